@@ -1,0 +1,288 @@
+"""Kernel normalization as functions: statistics of windows, and what is done with them.
+
+A unit is one window of a convolution over all channels of the zero-padded input (or over one
+group's channels). `reference.py` is the definition; this is the same without unfolding the input:
+a unit's mean is the box filter of the pixels' channel means, and its variance is the variance
+within its pixels plus the variance between them, so nothing large is ever subtracted.
+
+Source: Nasirigerdeh et al., Kernel Normalized Convolutional Networks, TMLR 2024, section 3.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from knorm.kernel import windows
+from knorm.kernel.autograd import CONVOLUTIONS, CentredConv, ChannelMoments, statistics_dtype
+
+Stats = Literal["sampled", "expected", "plain"]
+STATS: tuple[Stats, ...] = ("sampled", "expected", "plain")
+RMS_BOUND = 2.0
+
+PaddingMode = windows.PaddingMode
+Size = int | Sequence[int]
+
+
+class WindowStats(NamedTuple):
+    """Statistics of every unit. The mean is kept as a small number beside a large one."""
+
+    center: Tensor
+    """(N, S, 1, ...): a constant near the sample's values"""
+    offset: Tensor
+    """(N, S, *out): the unit's mean less `center`"""
+    rstd: Tensor
+    """(N, S, *out): 1 / sqrt(variance + eps)"""
+
+    @property
+    def mean(self) -> Tensor:
+        """(N, S, *out)"""
+        return self.center + self.offset
+
+
+def window_stats(
+    x: Tensor,
+    kernel_size: Size,
+    stride: Size = 1,
+    padding: str | Size = 0,
+    *,
+    dilation: Size = 1,
+    groups: int = 1,
+    padding_mode: PaddingMode = "zeros",
+    dropout_p: float = 0.0,
+    stats: Stats = "sampled",
+    bounded: bool = True,
+    eps: float = 1e-5,
+) -> WindowStats:
+    """Mean and reciprocal standard deviation of every unit.
+
+    Args:
+        x: (N, C, *space), batched.
+        groups: number of channel groups with statistics of their own; 1 takes all channels.
+        dropout_p: probability in [0, 1) with which an element is dropped from the statistics.
+        stats: "sampled" draws the dropout (training); "expected" takes the mean and variance that
+            dropout gives on average, in closed form; "plain" ignores dropout_p.
+        bounded: where "sampled" would make a normalized unit's root mean square exceed 2, because
+            dropout hid almost all that is in the unit, the variance is raised until it is 2.
+            Without dropout it is at most 1, so ordinary units are left exactly as published;
+            False gives the published rule everywhere, which blows a sparse unit up to
+            1 / sqrt(eps) = 316 times its size.
+        eps: added to the variance.
+
+    Returns:
+        `WindowStats` in float32 (float64 for float64 inputs).
+    """
+    check_options(dropout_p, stats)
+    num_dims = x.dim() - 2
+    kernel_size = windows.ntuple(kernel_size, num_dims, "kernel_size")
+    stride = windows.ntuple(stride, num_dims, "stride")
+    dilation = windows.ntuple(dilation, num_dims, "dilation")
+    pairs = windows.padding_pairs(padding, kernel_size, stride, dilation)
+    x, padding = windows.pad_input(x, pairs, padding_mode)
+    windows.check_fits(x.shape[2:], kernel_size, padding, dilation)
+    geometry = (kernel_size, stride, padding, dilation)
+    x = x.unflatten(1, (groups, -1))
+    level = _level(x)
+    center = level.mean(tuple(range(2, level.dim())), keepdim=True)
+    if stats == "sampled" and dropout_p > 0:
+        dropout = keep_mask(x, dropout_p)
+        offset, var = _unit_moments(x, level, center, geometry, *dropout)
+        var = var + eps
+        if bounded:
+            true_offset, true_var = _unit_moments(x, level, center, geometry)
+            square = true_var + (true_offset - offset).square()
+            var = torch.maximum(var, square / RMS_BOUND**2)
+    else:
+        offset, var = _unit_moments(x, level, center, geometry)
+        if stats == "expected" and dropout_p > 0:
+            size = x.shape[2] * math.prod(kernel_size)
+            growth = (1 - dropout_p / size) / (1 - dropout_p)
+            var = growth * var + (growth - 1) * (center + offset).square()
+        var = var + eps
+    return WindowStats(center, offset, var.rsqrt())
+
+
+def _level(x: Tensor) -> Tensor:
+    """Every pixel's mean over its group's channels, a constant: (N, S, C, ...) -> (N, S, ...)."""
+    return x.detach().mean(2, dtype=statistics_dtype(x))
+
+
+def _unit_moments(
+    x: Tensor, level: Tensor, center: Tensor, geometry, keep: Tensor | None = None, scale=1.0
+) -> tuple[Tensor, Tensor]:
+    """Mean less `center` and variance of every unit of `scale * keep * x`, two (N, S, *out)."""
+    moments = ChannelMoments.apply(x, keep, level.unsqueeze(2), scale)
+    pixel_offset, pixel_var = (m.squeeze(2) for m in moments)
+    elements = windows.window_elements(level, *geometry) - center.unsqueeze(2)
+    elements = elements + windows.window_elements(pixel_offset, *geometry)
+    offset = elements.mean(2, keepdim=True)
+    between = (elements - offset).square().mean(2)
+    return offset.squeeze(2), windows.window_mean(pixel_var, *geometry) + between
+
+
+def keep_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
+    """A boolean mask for x (N, S, C, *space), False with probability p, and the scale 1 / (1 - p).
+
+    Four elements share a 64-bit random word, several times faster than a uniform number each;
+    p is therefore taken to the nearest multiple of 2**-16 (but never to 0 or 1).
+    """
+    threshold = min(max(round(p * 2**16), 1), 2**16 - 1)
+    count = x.numel()
+    words = torch.randint(-(2**63), 2**63 - 1, ((count + 3) // 4,), device=x.device)
+    keep = words.view(torch.int16)[:count] >= threshold - 2**15
+    if x.stride(2) == 1:  # channels_last
+        samples, groups, channels, *space = x.shape
+        keep = keep.view(samples, *space, groups, channels).movedim((-2, -1), (1, 2))
+    else:
+        keep = keep.view(x.shape)
+    return keep, 1 / (1 - threshold / 2**16)
+
+
+def normalized_conv(
+    x: Tensor,
+    stats: WindowStats,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: str | Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    padding_mode: PaddingMode = "zeros",
+) -> Tensor:
+    """rstd * (x * weight - mean * sum(weight)) + bias: the convolution of normalized units.
+
+    Args:
+        x: (N, C, *space), batched.
+        stats: of the same windows, over all channels or by group.
+        weight, bias, stride, padding, dilation, groups, padding_mode: as in torch's convolutions.
+
+    Every pixel's channel mean is taken off before the convolution and its part, less the unit's
+    mean, is added back by a 1x1 convolution: the result does not depend on that level, but large
+    means cancel in float32 before they reach the products.
+    """
+    num_dims = weight.dim() - 2
+    kernel_size = weight.shape[2:]
+    stride = windows.ntuple(stride, num_dims, "stride")
+    dilation = windows.ntuple(dilation, num_dims, "dilation")
+    pairs = windows.padding_pairs(padding, kernel_size, stride, dilation)
+    x, padding = windows.pad_input(x, pairs, padding_mode)
+    center, offset, rstd = stats
+    num_stats = center.shape[1]
+    level = _level(x.unflatten(1, (num_stats, -1)))
+    out = CentredConv.apply(x, level, weight, stride, padding, dilation, groups)
+    rest = windows.window_elements(level, kernel_size, stride, padding, dilation)
+    rest = (rest - center.unsqueeze(2) - offset.unsqueeze(2)) * rstd.unsqueeze(2)
+    rest = rest.flatten(1, 2).to(weight.dtype)
+    if out.stride(1) == 1:  # channels_last: the other summand of the output likewise
+        rest = rest.movedim(1, -1).contiguous().movedim(-1, 1)
+    sums = weight.sum(1).flatten(1)[(...,) + (None,) * num_dims]
+    rest = CONVOLUTIONS[num_dims](rest, sums, bias, groups=num_stats)
+    rstd = rstd.to(out.dtype)
+    if num_stats == 1:
+        return torch.addcmul(rest, out, rstd)
+    split = (num_stats, -1)
+    product = torch.addcmul(rest.unflatten(1, split), out.unflatten(1, split), rstd.unsqueeze(2))
+    return product.flatten(1, 2)
+
+
+def kn_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: str | Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
+    dropout_p: float = 0.0,
+    stats: Stats = "sampled",
+    bounded: bool = True,
+    group_stats: bool = False,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Convolution of kernel-normalized windows: (N, C, *space) or (C, *space), as torch's.
+
+    `group_stats` normalizes each group's windows by themselves instead of over all channels; the
+    other options are those of `window_stats`.
+    """
+    num_dims = weight.dim() - 2
+    batch = _batched(x, num_dims)
+    if batch.shape[1] != weight.shape[1] * groups:
+        raise ValueError(f"expected {weight.shape[1] * groups} channels, got {batch.shape[1]}")
+    unit_stats = window_stats(
+        batch,
+        weight.shape[2:],
+        stride,
+        padding,
+        dilation=dilation,
+        groups=groups if group_stats else 1,
+        padding_mode=padding_mode,
+        dropout_p=dropout_p,
+        stats=stats,
+        bounded=bounded,
+        eps=eps,
+    )
+    out = normalized_conv(
+        batch, unit_stats, weight, bias, stride, padding, dilation, groups, padding_mode
+    )
+    return out if x.dim() == out.dim() else out.squeeze(0)
+
+
+def kernel_norm(
+    x: Tensor,
+    kernel_size: Size = 1,
+    stride: Size = 1,
+    padding: str | Size = 0,
+    *,
+    num_dims: int,
+    padding_mode: PaddingMode = "zeros",
+    dropout_p: float = 0.0,
+    stats: Stats = "sampled",
+    bounded: bool = True,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalized windows side by side: (N, C, *space) -> (N, C, k * out, ...).
+
+    `num_dims` (1, 2 or 3) tells a batch from a single sample. An element that several windows
+    share is dropped from the statistics of all of them or of none, as in `kn_conv`. The other
+    options are those of `window_stats`.
+    """
+    batch = _batched(x, num_dims)
+    kernel_size = windows.ntuple(kernel_size, num_dims, "kernel_size")
+    stride = windows.ntuple(stride, num_dims, "stride")
+    pairs = windows.padding_pairs(padding, kernel_size, stride, (1,) * num_dims)
+    batch, padding = windows.pad_input(batch, pairs, padding_mode)
+    center, offset, rstd = window_stats(
+        batch,
+        kernel_size,
+        stride,
+        padding,
+        dropout_p=dropout_p,
+        stats=stats,
+        bounded=bounded,
+        eps=eps,
+    )
+    units = windows.lay_side_by_side(batch, kernel_size, stride, padding)
+    offset, rstd = (windows.repeat_windows(m, kernel_size) for m in (offset, rstd))
+    out = ((units - center - offset) * rstd).to(x.dtype)
+    return out if x.dim() == out.dim() else out.squeeze(0)
+
+
+def _batched(x: Tensor, num_dims: int) -> Tensor:
+    """`x` with a dimension of samples."""
+    if x.dim() not in (num_dims + 1, num_dims + 2):
+        raise ValueError(
+            f"expected {num_dims + 1} (unbatched) or {num_dims + 2} dimensions, got {x.dim()}"
+        )
+    return x if x.dim() == num_dims + 2 else x.unsqueeze(0)
+
+
+def check_options(dropout_p: float, stats: str) -> None:
+    """One clear line for a probability or a name that cannot be."""
+    if not 0 <= dropout_p < 1:
+        raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
+    if stats not in STATS:
+        raise ValueError(f"stats={stats!r}: choose from {', '.join(STATS)}")
