@@ -2,13 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from knorm.choices import check_name
 from knorm.kernel import layers
 from knorm.kernel.autograd import statistics_dtype
 from knorm.kernel.ops import PaddingMode, Size
@@ -130,7 +130,7 @@ def make_norm(kind: NormKind, channels: int, *, dims: int = 2, **options) -> nn.
     Raises:
         ValueError: an unknown kind, option or number of groups; the message names what is possible.
     """
-    _check_kind(kind)
+    check_name("norm", kind, NORM_KINDS)
     if dims not in (1, 2, 3):
         raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
     try:
@@ -160,7 +160,7 @@ def make_conv(
     which normalizes the input, and "none". `kernel_options` (dropout_p, eval_stats, ...) go to
     `KNConv` and concern no other kind.
     """
-    _check_kind(kind)
+    check_name("norm", kind, NORM_KINDS)
     if bias is None:
         bias = kind in ("kernel", "none")
     table, options = (_KN_CONVS, kernel_options or {}) if kind == "kernel" else (_CONVS, {})
@@ -217,13 +217,6 @@ def conv_unit(
         return conv
     norm = make_norm(kind, out_channels, dims=dims, **norm_options or {})
     return nn.Sequential(OrderedDict(conv=conv, norm=norm))
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in NORM_KINDS:
-        near = get_close_matches(str(kind), NORM_KINDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown norm {kind!r}{hint} (choose from {', '.join(NORM_KINDS)})")
 
 
 def _check_divides(number: int, channels: int, name: str) -> None:

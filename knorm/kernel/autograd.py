@@ -38,7 +38,8 @@ class ChannelMoments(Function):
             values = values * keep
             mean = values.mean(2, keepdim=True)
             offset = scale * mean - level
-        var = values.sub_(mean).square_().mean(2, keepdim=True)
+        values.sub_(mean)
+        var = values.mul_(values).mean(2, keepdim=True)
         return offset, var * scale**2
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from knorm.choices import check_name
 from knorm.kernel import ops, windows
 from knorm.kernel.ops import PaddingMode, Size, Stats
 
@@ -58,7 +59,8 @@ class _KernelNorm(_KernelStats):
         self.stride = windows.ntuple(stride, self.num_dims, "stride")
         windows.padding_pairs(padding, self.kernel_size, self.stride, (1,) * self.num_dims)
         self.padding = padding
-        self.padding_mode: PaddingMode = windows.checked_mode(padding_mode)
+        check_name("padding_mode", padding_mode, windows.PADDING_MODES)
+        self.padding_mode: PaddingMode = padding_mode
         self._set_stats(dropout_p, eps, eval_stats, bounded)
 
     def forward(self, x: Tensor) -> Tensor:

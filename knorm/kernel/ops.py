@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from knorm.choices import check_name
 from knorm.kernel import windows
-from knorm.kernel.autograd import CONVOLUTIONS, CentredConv, ChannelMoments, statistics_dtype
+from knorm.kernel.autograd import CentredConv, ChannelMoments, statistics_dtype
 
 Stats = Literal["sampled", "expected", "plain"]
 STATS: tuple[Stats, ...] = ("sampled", "expected", "plain")
@@ -159,7 +161,7 @@ def normalized_conv(
         weight, bias, stride, padding, dilation, groups, padding_mode: as in torch's convolutions.
 
     Every pixel's channel mean is taken off before the convolution and its part, less the unit's
-    mean, is added back by a 1x1 convolution: the result does not depend on that level, but large
+    mean, is added back: the result does not depend on that level, but large
     means cancel in float32 before they reach the products.
     """
     num_dims = weight.dim() - 2
@@ -168,23 +170,33 @@ def normalized_conv(
     dilation = windows.ntuple(dilation, num_dims, "dilation")
     pairs = windows.padding_pairs(padding, kernel_size, stride, dilation)
     x, padding = windows.pad_input(x, pairs, padding_mode)
-    center, offset, rstd = stats
-    num_stats = center.shape[1]
-    level = _level(x.unflatten(1, (num_stats, -1)))
+    level = _level(x.unflatten(1, (stats.rstd.shape[1], -1)))
     out = CentredConv.apply(x, level, weight, stride, padding, dilation, groups)
-    rest = windows.window_elements(level, kernel_size, stride, padding, dilation)
-    rest = (rest - center.unsqueeze(2) - offset.unsqueeze(2)) * rstd.unsqueeze(2)
-    rest = rest.flatten(1, 2).to(weight.dtype)
-    if out.stride(1) == 1:  # channels_last: the other summand of the output likewise
-        rest = rest.movedim(1, -1).contiguous().movedim(-1, 1)
-    sums = weight.sum(1).flatten(1)[(...,) + (None,) * num_dims]
-    rest = CONVOLUTIONS[num_dims](rest, sums, bias, groups=num_stats)
-    rstd = rstd.to(out.dtype)
-    if num_stats == 1:
-        return torch.addcmul(rest, out, rstd)
-    split = (num_stats, -1)
-    product = torch.addcmul(rest.unflatten(1, split), out.unflatten(1, split), rstd.unsqueeze(2))
-    return product.flatten(1, 2)
+    elements = windows.window_elements(level, kernel_size, stride, padding, dilation)
+    elements = elements - stats.center.unsqueeze(2) - stats.offset.unsqueeze(2)
+    rest = _rest(elements * stats.rstd.unsqueeze(2), weight, bias, out)
+    rstd = stats.rstd.to(out.dtype)
+    if rstd.shape[1] == 1:
+        return torch.addcmul(rest.flatten(1, 2), out, rstd)
+    return torch.addcmul(rest, out.unflatten(1, rest.shape[1:3]), rstd.unsqueeze(2)).flatten(1, 2)
+
+
+def _rest(elements: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    """What the levels, less their unit's mean, bring to the output, and the bias.
+
+    elements (N, S, K, *out) -> (N, S, O / S, *out) in the memory format of `out`. A product of
+    matrices: 1x1 convolutions with so few channels are several times slower.
+    """
+    num_stats = elements.shape[1]
+    columns = elements.flatten(3).to(weight.dtype)
+    sums = weight.sum(1).flatten(1)
+    if bias is not None:
+        columns = F.pad(columns, (0, 0, 0, 1), value=1.0)
+        sums = torch.cat((sums, bias.unsqueeze(1)), 1)
+    sums = sums.unflatten(0, (num_stats, -1))
+    channels_last = out.stride(1) == 1
+    rest = (columns.mT @ sums.mT).mT if channels_last else sums @ columns
+    return rest.unflatten(3, out.shape[2:])
 
 
 def kn_conv(
@@ -284,5 +296,4 @@ def check_options(dropout_p: float, stats: str) -> None:
     """One clear line for a probability or a name that cannot be."""
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
-    if stats not in STATS:
-        raise ValueError(f"stats={stats!r}: choose from {', '.join(STATS)}")
+    check_name("stats", stats, STATS)

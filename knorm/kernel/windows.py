@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from knorm.choices import check_name
+
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 PADDING_MODES = {
     "zeros": "constant",
@@ -52,13 +54,6 @@ def padding_pairs(
     return [(p, p) for p in ntuple(padding, len(kernel_size), "padding")]
 
 
-def checked_mode(mode: PaddingMode) -> PaddingMode:
-    """`mode`, if it is one."""
-    if mode not in PADDING_MODES:
-        raise ValueError(f"padding_mode={mode!r}: choose from {', '.join(PADDING_MODES)}")
-    return mode
-
-
 def pad_input(
     x: Tensor, pairs: list[tuple[int, int]], mode: PaddingMode
 ) -> tuple[Tensor, tuple[int, ...]]:
@@ -66,7 +61,7 @@ def pad_input(
 
     A symmetric zero padding is left to the convolution, which needs no copy for it.
     """
-    checked_mode(mode)
+    check_name("padding_mode", mode, PADDING_MODES)
     if mode == "zeros" and all(before == after for before, after in pairs):
         return x, tuple(before for before, _ in pairs)
     flat = [p for pair in reversed(pairs) for p in pair]

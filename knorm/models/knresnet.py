@@ -1,0 +1,201 @@
+"""KNResNet: residual nets made for kernel normalization, any norm.
+
+Source: Nasirigerdeh et al., Kernel Normalized Convolutional Networks, TMLR 2024, figures 3 and 5.
+Every unit is an activation and a `KNConv2d` with bias; channels and resolution change only in
+transitions, so that all shortcuts are identities. With another norm a unit is activation,
+convolution and norm.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from knorm.models.common import STEMS, Classifier, NetOptions, init_convs, sequence
+from knorm.models.registry import register_model
+from knorm.norms import NormKind
+
+BlockForm = tuple[tuple[int, int], ...]
+"""(kernel size, padding) of each convolution of a residual branch"""
+
+BASIC: BlockForm = ((2, 1), (2, 0))
+BOTTLENECK: BlockForm = ((2, 1), (3, 1), (2, 0))
+BOTTLENECK_1X1: BlockForm = ((1, 0), (3, 1), (1, 0))
+
+Padding = tuple[int, int, int, int]
+"""left, right, top, bottom"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Residual blocks of one resolution: c channels, m inside the blocks."""
+
+    form: BlockForm
+    num_blocks: int
+    channels: int
+    inside: int
+
+
+@dataclass(frozen=True)
+class KNResNetRow:
+    """One depth. The stem has as many channels as the first stage, a transition as the next one."""
+
+    stages: tuple[Stage, Stage, Stage, Stage]
+    corner_transitions: tuple[bool, bool, bool]
+    """2x2 convolutions with padding on one side; otherwise 1x1"""
+    tail_channels: int | None
+    """of the last 2x2 convolution, after a max pooling; None: there is no tail"""
+
+
+ROWS = {
+    18: KNResNetRow(
+        stages=(
+            Stage(BASIC, 2, 64, 256),
+            Stage(BASIC, 2, 256, 256),
+            Stage(BASIC, 1, 512, 512),
+            Stage(BASIC, 1, 724, 724),
+        ),
+        corner_transitions=(True, True, True),
+        tail_channels=512,
+    ),
+    34: KNResNetRow(
+        stages=(
+            Stage(BASIC, 4, 64, 256),
+            Stage(BASIC, 5, 256, 320),
+            Stage(BASIC, 3, 512, 640),
+            Stage(BASIC, 2, 512, 843),
+        ),
+        corner_transitions=(True, True, True),
+        tail_channels=512,
+    ),
+    50: KNResNetRow(
+        stages=(
+            Stage(BOTTLENECK, 4, 256, 64),
+            Stage(BOTTLENECK, 5, 512, 128),
+            Stage(BOTTLENECK, 4, 810, 201),
+            Stage(BOTTLENECK_1X1, 2, 2048, 512),
+        ),
+        corner_transitions=(True, True, False),
+        tail_channels=None,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Paddings:
+    """What depends on the resolution that the stem leaves: 32x32 or, after a pooling, 56x56."""
+
+    transitions: tuple[Padding, Padding, Padding]
+    tail: int
+
+
+LOW_RESOLUTION = Paddings(((1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 1, 0)), tail=1)
+HIGH_RESOLUTION = Paddings(((1, 0, 1, 0), (0, 1, 0, 1), (2, 1, 2, 1)), tail=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNResNetOptions(NetOptions):
+    """`NetOptions` with norm "kernel" by default."""
+
+    norm: NormKind = "kernel"
+
+
+class KNResidualBlock(nn.Module):
+    """x plus activations and convolutions of x: (N, C, H, W) -> the same."""
+
+    def __init__(self, options: NetOptions, stage: Stage):
+        super().__init__()
+        last = len(stage.form)
+        layers: dict[str, nn.Module] = {}
+        for i, (kernel_size, padding) in enumerate(stage.form, start=1):
+            in_channels = stage.channels if i == 1 else stage.inside
+            out_channels = stage.channels if i == last else stage.inside
+            layers[f"act{i}"] = options.make_act()
+            layers[f"unit{i}"] = options.make_unit(
+                in_channels, out_channels, kernel_size, padding=padding
+            )
+        self.body = sequence(**layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+def make_transition(
+    options: NetOptions, in_channels: int, out_channels: int, padding: Padding | None
+) -> nn.Sequential:
+    """Half the resolution: a 2x2 convolution of the padded input, or 1x1, and a max pooling."""
+    return sequence(
+        act=options.make_act(),
+        pad=nn.ZeroPad2d(padding) if padding else None,
+        unit=options.make_unit(in_channels, out_channels, 2 if padding else 1),
+        pool=nn.MaxPool2d(2),
+    )
+
+
+def make_stages(row: KNResNetRow, options: NetOptions, paddings: Paddings) -> dict[str, nn.Module]:
+    """`stage1`, `transition1`, `stage2`, ... `stage4`."""
+    layers: dict[str, nn.Module] = {}
+    for i, stage in enumerate(row.stages):
+        if i > 0:
+            padding = paddings.transitions[i - 1] if row.corner_transitions[i - 1] else None
+            before = row.stages[i - 1].channels
+            layers[f"transition{i}"] = make_transition(options, before, stage.channels, padding)
+        blocks = [KNResidualBlock(options, stage) for _ in range(stage.num_blocks)]
+        layers[f"stage{i + 1}"] = nn.Sequential(*blocks)
+    return layers
+
+
+def make_tail(row: KNResNetRow, options: NetOptions, paddings: Paddings) -> nn.Sequential | None:
+    """Max pooling and a 2x2 convolution, in the nets that end with them."""
+    if row.tail_channels is None:
+        return None
+    channels = row.stages[-1].channels
+    return sequence(
+        pool=nn.MaxPool2d(2),
+        act=options.make_act(),
+        unit=options.make_unit(channels, row.tail_channels, 2, padding=paddings.tail),
+    )
+
+
+class KNResNet(Classifier):
+    """KNResNet, (N, in_chans, H, W) -> (N, num_classes).
+
+    Options: those of `KNResNetOptions`. With a stem that pools, the nets of 18 and 34 layers need
+    93x93 pixels or more; with "cifar", 16x16.
+    """
+
+    Options: ClassVar = KNResNetOptions
+
+    def __init__(self, row: KNResNetRow, **given: Any):
+        options = KNResNetOptions(**given)
+        paddings = HIGH_RESOLUTION if STEMS[options.stem].pool else LOW_RESOLUTION
+        num_features = row.tail_channels or row.stages[-1].channels
+        features = sequence(
+            stem=options.make_stem(row.stages[0].channels, act=False),
+            **make_stages(row, options, paddings),
+            tail=make_tail(row, options, paddings),
+            norm=options.make_final_norm(num_features),
+            act=options.make_act(),
+        )
+        super().__init__(features, num_features, options.num_classes)
+        init_convs(self)
+        if isinstance(self.fc, nn.Linear):
+            nn.init.zeros_(self.fc.bias)
+
+
+@register_model
+def knresnet18(**options: Any) -> KNResNet:
+    """KNResNet-18."""
+    return KNResNet(ROWS[18], **options)
+
+
+@register_model
+def knresnet34(**options: Any) -> KNResNet:
+    """KNResNet-34."""
+    return KNResNet(ROWS[34], **options)
+
+
+@register_model
+def knresnet50(**options: Any) -> KNResNet:
+    """KNResNet-50."""
+    return KNResNet(ROWS[50], **options)

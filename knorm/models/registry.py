@@ -1,0 +1,69 @@
+"""Models by name: the function's name is the model's, its keyword arguments are the options."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+from torch import nn
+
+from knorm.choices import check_name, nearest
+
+Function = TypeVar("Function", bound=Callable[..., nn.Module])
+
+_MODELS: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register_model(function: Function) -> Function:
+    """Make a function that builds a net known to `create_model` under the function's name.
+
+    Its options are its keyword-only arguments; if it takes any (`**options`), also the fields of
+    the `Options` of the class that it says it returns.
+    """
+    name = function.__name__
+    if name in _MODELS:
+        raise ValueError(f"there is a model {name!r} already")
+    _MODELS[name] = function
+    return function
+
+
+def create_model(name: str, **options: Any) -> nn.Module:
+    """Build the net of that name, with the given options and its own defaults for the others.
+
+    All nets take num_classes=1000, in_chans=3, norm, stem ("imagenet", "cifar", ...), activation,
+    dropout_p, final_dropout_p, eval_stats and norm_options; see
+    `knorm.models.common.NetOptions`. `model_options` lists what a net takes.
+
+    Raises:
+        ValueError: an unknown name, option or value; the message names what is possible.
+    """
+    function = _model(name)
+    taken = model_options(name)
+    for option in options:
+        if option not in taken:
+            hint = nearest(option, taken)
+            raise ValueError(
+                f"{name} takes no option {option!r}{hint} (it takes {', '.join(taken)})"
+            )
+    return function(**options)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that match a shell-style pattern, sorted."""
+    return sorted(name for name in _MODELS if fnmatchcase(name, pattern))
+
+
+def model_options(name: str) -> tuple[str, ...]:
+    """The names of the options that this model takes."""
+    signature = inspect.signature(_model(name))
+    parameters = signature.parameters.values()
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        names += [field.name for field in fields(signature.return_annotation.Options)]
+    return tuple(names)
+
+
+def _model(name: str) -> Callable[..., nn.Module]:
+    check_name("model", name, list_models())
+    return _MODELS[name]
