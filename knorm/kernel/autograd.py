@@ -29,7 +29,7 @@ class ChannelMoments(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, keep, level, scale):
+    def forward(x, keep, scale, level):
         values = x.to(level.dtype)
         if keep is None:
             values = values - level
@@ -44,7 +44,7 @@ class ChannelMoments(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, keep, level, ctx.scale = inputs
+        x, keep, ctx.scale, level = inputs
         ctx.save_for_backward(x, keep, level, output[0])
 
     @staticmethod
@@ -55,7 +55,7 @@ class ChannelMoments(Function):
         constant = share * (grad_offset - 2 * grad_var * (level + offset))
         grad = torch.addcmul(constant, 2 * share * ctx.scale * grad_var, x.to(level.dtype))
         if keep is not None:
-            grad = grad * keep
+            grad.mul_(keep)
         return grad.to(x.dtype), None, None, None
 
 

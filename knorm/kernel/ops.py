@@ -84,26 +84,25 @@ def window_stats(
     pairs = windows.padding_pairs(padding, kernel_size, stride, dilation)
     x, padding = windows.pad_input(x, pairs, padding_mode)
     windows.check_fits(x.shape[2:], kernel_size, padding, dilation)
-    geometry = (kernel_size, stride, padding, dilation)
     x = x.unflatten(1, (groups, -1))
     level = _level(x)
-    center = level.mean(tuple(range(2, level.dim())), keepdim=True)
-    if stats == "sampled" and dropout_p > 0:
-        dropout = keep_mask(x, dropout_p)
-        offset, var = _unit_moments(x, level, center, geometry, *dropout)
-        var = var + eps
-        if bounded:
-            true_offset, true_var = _unit_moments(x, level, center, geometry)
-            square = true_var + (true_offset - offset).square()
-            var = torch.maximum(var, square / RMS_BOUND**2)
-    else:
-        offset, var = _unit_moments(x, level, center, geometry)
-        if stats == "expected" and dropout_p > 0:
-            size = x.shape[2] * math.prod(kernel_size)
-            growth = (1 - dropout_p / size) / (1 - dropout_p)
-            var = growth * var + (growth - 1) * (center + offset).square()
-        var = var + eps
-    return WindowStats(center, offset, var.rsqrt())
+    sampled = stats == "sampled" and dropout_p > 0
+    masks = [keep_mask(x, dropout_p)] if sampled else []
+    if not sampled or bounded:
+        masks.append((None, 1.0))
+    moments = [ChannelMoments.apply(x, *mask, level.unsqueeze(2)) for mask in masks]
+    geometry = (kernel_size, stride, padding, dilation)
+    center, offset, var = _unit_moments(moments, level, geometry)
+    if sampled and bounded:
+        (offset, true_offset), (var, true_var) = offset.unbind(1), var.unbind(1)
+        square = true_var + (true_offset - offset).square()
+        return WindowStats(center, offset, torch.maximum(var + eps, square / RMS_BOUND**2).rsqrt())
+    offset, var = offset.squeeze(1), var.squeeze(1)
+    if stats == "expected" and dropout_p > 0:
+        size = x.shape[2] * math.prod(kernel_size)
+        growth = (1 - dropout_p / size) / (1 - dropout_p)
+        var = growth * var + (growth - 1) * (center + offset).square()
+    return WindowStats(center, offset, (var + eps).rsqrt())
 
 
 def _level(x: Tensor) -> Tensor:
@@ -111,17 +110,23 @@ def _level(x: Tensor) -> Tensor:
     return x.detach().mean(2, dtype=statistics_dtype(x))
 
 
-def _unit_moments(
-    x: Tensor, level: Tensor, center: Tensor, geometry, keep: Tensor | None = None, scale=1.0
-) -> tuple[Tensor, Tensor]:
-    """Mean less `center` and variance of every unit of `scale * keep * x`, two (N, S, *out)."""
-    moments = ChannelMoments.apply(x, keep, level.unsqueeze(2), scale)
-    pixel_offset, pixel_var = (m.squeeze(2) for m in moments)
-    elements = windows.window_elements(level, *geometry) - center.unsqueeze(2)
-    elements = elements + windows.window_elements(pixel_offset, *geometry)
-    offset = elements.mean(2, keepdim=True)
-    between = (elements - offset).square().mean(2)
-    return offset.squeeze(2), windows.window_mean(pixel_var, *geometry) + between
+def _unit_moments(moments, level: Tensor, geometry) -> tuple[Tensor, Tensor, Tensor]:
+    """From pixels to units: `center`, and for each of M moments mean less center and variance.
+
+    moments M times two (N, S, 1, *space); level (N, S, *space) -> center (N, S, 1, ...) and two
+    (N, M, S, *out).
+    """
+    num_moments, num_stats = len(moments), level.shape[1]
+    pixel_offset, pixel_var = (torch.cat(m, 2) for m in zip(*moments, strict=True))
+    split = (num_stats, num_moments)
+    center = level.mean(tuple(range(2, level.dim())), keepdim=True)
+    elements = windows.window_elements(pixel_offset.flatten(1, 2), *geometry).unflatten(1, split)
+    constant = windows.window_elements(level, *geometry) - center.unsqueeze(-1)
+    elements = elements + constant.unsqueeze(2)
+    offset = elements.mean(-1, keepdim=True)
+    within = windows.window_mean(pixel_var.flatten(1, 2), *geometry).unflatten(1, split)
+    var = within + (elements - offset).square().mean(-1)
+    return center, offset.squeeze(-1).transpose(1, 2), var.transpose(1, 2)
 
 
 def keep_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
@@ -173,8 +178,8 @@ def normalized_conv(
     level = _level(x.unflatten(1, (stats.rstd.shape[1], -1)))
     out = CentredConv.apply(x, level, weight, stride, padding, dilation, groups)
     elements = windows.window_elements(level, kernel_size, stride, padding, dilation)
-    elements = elements - stats.center.unsqueeze(2) - stats.offset.unsqueeze(2)
-    rest = _rest(elements * stats.rstd.unsqueeze(2), weight, bias, out)
+    elements = elements - stats.center.unsqueeze(-1) - stats.offset.unsqueeze(-1)
+    rest = _rest(elements * stats.rstd.unsqueeze(-1), weight, bias, out)
     rstd = stats.rstd.to(out.dtype)
     if rstd.shape[1] == 1:
         return torch.addcmul(rest.flatten(1, 2), out, rstd)
@@ -184,18 +189,18 @@ def normalized_conv(
 def _rest(elements: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
     """What the levels, less their unit's mean, bring to the output, and the bias.
 
-    elements (N, S, K, *out) -> (N, S, O / S, *out) in the memory format of `out`. A product of
+    elements (N, S, *out, K) -> (N, S, O / S, *out) in the memory format of `out`. A product of
     matrices: 1x1 convolutions with so few channels are several times slower.
     """
     num_stats = elements.shape[1]
-    columns = elements.flatten(3).to(weight.dtype)
+    rows = elements.flatten(2, -2).to(weight.dtype)
     sums = weight.sum(1).flatten(1)
     if bias is not None:
-        columns = F.pad(columns, (0, 0, 0, 1), value=1.0)
+        rows = F.pad(rows, (0, 1), value=1.0)
         sums = torch.cat((sums, bias.unsqueeze(1)), 1)
     sums = sums.unflatten(0, (num_stats, -1))
     channels_last = out.stride(1) == 1
-    rest = (columns.mT @ sums.mT).mT if channels_last else sums @ columns
+    rest = (rows @ sums.mT).mT if channels_last else sums @ rows.mT
     return rest.unflatten(3, out.shape[2:])
 
 

@@ -1,10 +1,9 @@
-"""Where the windows of a convolution lie: sizes, padding, and sums over windows by slicing.
+"""Where the windows of a convolution lie: sizes, padding, and what is in them.
 
 Shapes: N samples, S statistics groups (1, or the convolution's groups), K kernel elements;
 `space` is the spatial shape of the input, `out` that of the windows.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -91,11 +90,20 @@ def check_fits(
             )
 
 
-def _strided(maps: Tensor, dim: int, offset: int, kernel: int, stride: int, dilation: int):
-    """The element at `offset` of every window along `dim`."""
-    stop = maps.shape[dim] - (kernel - 1 - offset) * dilation
-    index = (slice(None),) * dim + (slice(offset * dilation, stop, stride),)
-    return maps[index]
+def _windows_along(maps: Tensor, dim: int, kernel: int, stride: int, dilation: int) -> Tensor:
+    """The elements of every window along one dimension, in a new last dimension.
+
+    By slices: `Tensor.unfold` cannot be differentiated under `torch.func.vmap`.
+    """
+    if kernel == 1:
+        return _strided(maps, dim, 0, maps.shape[dim], stride).unsqueeze(-1)
+    last = maps.shape[dim] - dilation * (kernel - 1)
+    starts = (offset * dilation for offset in range(kernel))
+    return torch.stack([_strided(maps, dim, a, a + last, stride) for a in starts], -1)
+
+
+def _strided(maps: Tensor, dim: int, start: int, stop: int, step: int) -> Tensor:
+    return maps[(slice(None),) * dim + (slice(start, stop, step),)]
 
 
 def window_elements(
@@ -105,15 +113,11 @@ def window_elements(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """Every window's elements: (N, S, *space) -> (N, S, K, *out). For maps, not for activations."""
+    """Every window's elements: (N, S, *space) -> (N, S, *out, K). For maps, not for activations."""
     maps = zero_pad(maps, padding)
-    slices = []
-    for offsets in itertools.product(*(range(k) for k in kernel_size)):
-        part = maps
-        for i, offset in enumerate(offsets):
-            part = _strided(part, 2 + i, offset, kernel_size[i], stride[i], dilation[i])
-        slices.append(part)
-    return torch.stack(slices, dim=2)
+    for i, window in enumerate(zip(kernel_size, stride, dilation, strict=True)):
+        maps = _windows_along(maps, 2 + i, *window)
+    return maps.flatten(-len(kernel_size))
 
 
 def window_mean(
@@ -125,12 +129,8 @@ def window_mean(
 ) -> Tensor:
     """The box filter: (N, S, *space) -> (N, S, *out), one dimension after the other."""
     maps = zero_pad(maps, padding)
-    for i, kernel in enumerate(kernel_size):
-        args = (kernel, stride[i], dilation[i])
-        total = _strided(maps, 2 + i, 0, *args)
-        for offset in range(1, kernel):
-            total = total + _strided(maps, 2 + i, offset, *args)
-        maps = total / kernel
+    for i, window in enumerate(zip(kernel_size, stride, dilation, strict=True)):
+        maps = _windows_along(maps, 2 + i, *window).mean(-1)
     return maps
 
 

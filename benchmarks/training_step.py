@@ -1,0 +1,152 @@
+"""One training step of a kernel-normalized net over the same net with other norms, side by side.
+
+    python -m benchmarks.training_step --threads 2 --batch_size 16 --json step.json
+
+Every convolution of the kernel net is first checked against the definition. Then the nets take
+turns, one step each a round, so that a slow moment of the machine falls on all of them; a ratio
+is the median over the rounds of the ratio within a round. Saved activations are the bytes that
+autograd keeps for the backward pass, parameters excepted, each storage counted once.
+"""
+
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jsonargparse import auto_cli
+from torch import Tensor, nn
+
+from knorm import KNConv2d, create_model
+from knorm.kernel import reference
+
+VARIANTS = {
+    "batch": {"norm": "batch"},
+    "group": {"norm": "group"},
+    "none": {"norm": "none"},
+    "kernel": {"norm": "kernel"},
+    "kernel, no dropout": {"norm": "kernel", "dropout_p": 0.0},
+    "kernel, published rule": {"norm": "kernel", "norm_options": {"bounded": False}},
+}
+BASE = "batch"
+
+
+def check_against_definition(net: nn.Module, x: Tensor) -> int:
+    """Every `KNConv2d` of the net, on its own input, against `reference`. Returns how many."""
+    checked = 0
+
+    def check(conv: nn.Module, inputs: tuple[Tensor], out: Tensor) -> None:
+        nonlocal checked
+        assert isinstance(conv, KNConv2d)
+        height, width = conv.padding
+        source = F.pad(inputs[0].double(), (width, width, height, height))
+        geometry = (conv.kernel_size, conv.stride, conv.dilation)
+        stats = reference.window_stats(source, *geometry, eps=conv.eps)
+        bias = None if conv.bias is None else conv.bias.double()
+        weight = conv.weight.double()
+        expected = reference.kn_conv(source, *stats, weight, bias, *geometry[1:], conv.groups)
+        torch.testing.assert_close(out.double(), expected, rtol=1e-3, atol=1e-3)
+        checked += 1
+
+    convs = [m for m in net.modules() if isinstance(m, KNConv2d)]
+    settings = [(conv, conv.eval_stats) for conv in convs]
+    hooks = [conv.register_forward_hook(check) for conv in convs]
+    for conv in convs:
+        conv.eval_stats = "plain"
+    with torch.no_grad():
+        net.eval()(x[:2])
+    net.train()
+    for hook in hooks:
+        hook.remove()
+    for conv, eval_stats in settings:
+        conv.eval_stats = eval_stats
+    return checked
+
+
+def saved_bytes(net: nn.Module, x: Tensor, target: Tensor) -> int:
+    """Bytes of all storages that one forward pass keeps, parameters excepted."""
+    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = F.cross_entropy(net(x), target)
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
+    del loss
+    return sum(size for pointer, size in storages.items() if pointer not in parameters)
+
+
+def step_seconds(net: nn.Module, x: Tensor, target: Tensor) -> float:
+    """Forward and backward pass, wall clock."""
+    net.zero_grad()
+    start = time.perf_counter()
+    F.cross_entropy(net(x), target).backward()
+    return time.perf_counter() - start
+
+
+def main(
+    model: str = "knresnet18",
+    stem: Literal["cifar", "imagenet"] = "cifar",
+    batch_size: int = 16,
+    image_size: int = 32,
+    threads: int = 2,
+    rounds: int = 15,
+    json_file: Path | None = None,
+) -> None:
+    """Print, and with json_file write, time and saved activations of each variant over batch."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    x, target = torch.randn(batch_size, 3, image_size, image_size), torch.randint(10, (batch_size,))
+    nets = {
+        name: create_model(model, num_classes=10, stem=stem, **options)
+        for name, options in VARIANTS.items()
+    }
+    checked = check_against_definition(nets["kernel"], x)
+    saved = {name: saved_bytes(net, x, target) for name, net in nets.items()}
+    for net in nets.values():
+        step_seconds(net, x, target)
+    times: dict[str, list[float]] = {name: [] for name in nets}
+    for _ in range(rounds):
+        for name, net in nets.items():
+            times[name].append(step_seconds(net, x, target))
+    rows = {}
+    for name in nets:
+        ratios = sorted(t / b for t, b in zip(times[name], times[BASE], strict=True))
+        rows[name] = {
+            "median_seconds": statistics.median(times[name]),
+            "time_ratio": statistics.median(ratios),
+            "time_ratio_quartiles": [ratios[rounds // 4], ratios[-1 - rounds // 4]],
+            "saved_mib": saved[name] / 2**20,
+            "saved_ratio": saved[name] / saved[BASE],
+        }
+    print(f"{model}, {stem} stem, batch {batch_size} of {image_size}x{image_size}, float32, CPU,")
+    print(f"{threads} threads, torch {torch.__version__}; {checked} convolutions as defined\n")
+    print(f"{'norm':24}{'s/step':>8}{'time':>7}{'quartiles':>14}{'MiB saved':>11}{'saved':>7}")
+    for name, row in rows.items():
+        low, high = row["time_ratio_quartiles"]
+        print(
+            f"{name:24}{row['median_seconds']:8.3f}{row['time_ratio']:7.2f}"
+            f"{f'{low:.2f}-{high:.2f}':>14}{row['saved_mib']:11.1f}{row['saved_ratio']:7.2f}"
+        )
+    if json_file:
+        about = {
+            "model": model,
+            "stem": stem,
+            "batch_size": batch_size,
+            "image_size": image_size,
+            "threads": threads,
+            "rounds": rounds,
+            "torch": torch.__version__,
+            "machine": platform.processor() or platform.machine(),
+        }
+        json_file.write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
