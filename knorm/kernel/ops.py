@@ -22,7 +22,7 @@ from knorm.kernel.autograd import CentredConv, ChannelMoments, statistics_dtype
 
 Stats = Literal["sampled", "expected", "plain"]
 STATS: tuple[Stats, ...] = ("sampled", "expected", "plain")
-RMS_BOUND = 2.0
+LEAST_VARIANCE = 0.25  # of what there is without dropout, see "bounded"
 
 PaddingMode = windows.PaddingMode
 Size = int | Sequence[int]
@@ -66,11 +66,12 @@ def window_stats(
         dropout_p: probability in [0, 1) with which an element is dropped from the statistics.
         stats: "sampled" draws the dropout (training); "expected" takes the mean and variance that
             dropout gives on average, in closed form; "plain" ignores dropout_p.
-        bounded: where "sampled" would make a normalized unit's root mean square exceed 2, because
-            dropout hid almost all that is in the unit, the variance is raised until it is 2.
-            Without dropout it is at most 1, so ordinary units are left exactly as published;
-            False gives the published rule everywhere, which blows a sparse unit up to
-            1 / sqrt(eps) = 316 times its size.
+        bounded: with "sampled", never let a unit's variance fall below a quarter of V + d**2, where
+            V is its variance without dropout and d the part of its mean that was dropped. Only
+            units in which dropout hid nearly all that there is (the one lit pixel of a dark
+            window) come near that; without it they are blown up to 1 / sqrt(eps) = 316 times
+            their size. All others, and every unit that loses nothing, are exactly as published.
+            False: the published rule everywhere.
         eps: added to the variance.
 
     Returns:
@@ -87,16 +88,17 @@ def window_stats(
     x = x.unflatten(1, (groups, -1))
     level = _level(x)
     sampled = stats == "sampled" and dropout_p > 0
-    masks = [keep_mask(x, dropout_p)] if sampled else []
-    if not sampled or bounded:
-        masks.append((None, 1.0))
-    moments = [ChannelMoments.apply(x, *mask, level.unsqueeze(2)) for mask in masks]
+    keep, scale = keep_mask(x, dropout_p) if sampled else (None, 1.0)
+    moments = [ChannelMoments.apply(x, keep, scale, level.unsqueeze(2))]
+    if sampled and bounded:
+        moments.append(ChannelMoments.apply(x, None, 1.0, level.unsqueeze(2)))
     geometry = (kernel_size, stride, padding, dilation)
     center, offset, var = _unit_moments(moments, level, geometry)
     if sampled and bounded:
         (offset, true_offset), (var, true_var) = offset.unbind(1), var.unbind(1)
-        square = true_var + (true_offset - offset).square()
-        return WindowStats(center, offset, torch.maximum(var + eps, square / RMS_BOUND**2).rsqrt())
+        hidden_mean = center + true_offset - (center + offset) / scale
+        var = torch.maximum(var, LEAST_VARIANCE * (true_var + hidden_mean.square()))
+        return WindowStats(center, offset, (var + eps).rsqrt())
     offset, var = offset.squeeze(1), var.squeeze(1)
     if stats == "expected" and dropout_p > 0:
         size = x.shape[2] * math.prod(kernel_size)

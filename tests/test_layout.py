@@ -1,0 +1,90 @@
+"""The house rules: who imports whom, how long a file may be, what an import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("knorm", "classification", "tests", "benchmarks")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+MAX_LINES = 400
+CORE = {"torch"}
+TRAINING = CORE | {
+    "accelerate",
+    "jsonargparse",
+    "matplotlib",
+    "numpy",
+    "rich",
+    "safetensors",
+    "torchmetrics",
+    "yaml",
+}
+ALLOWED = {  # from outside the standard library, and from our other packages
+    "knorm/kernel": CORE | {"knorm.kernel", "knorm.choices"},
+    "knorm/models": CORE
+    | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"}
+    | {"knorm.checkpoints"},
+    "knorm/training": TRAINING | {"knorm"},
+    "knorm": CORE | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"},
+    "classification": TRAINING | {"torchvision", "sklearn", "PIL", "knorm", "classification"},
+}
+
+
+def imports(path):
+    """Every module that a file imports, wherever in it, with the line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from ((part, node.lineno) for part in parts)
+
+
+def rule_of(path):
+    """The longest key of ALLOWED that holds the file."""
+    name = path.relative_to(ROOT).as_posix()
+    return max((key for key in ALLOWED if name.startswith(f"{key}/")), key=len, default=None)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_point_one_way(path):
+    rule = rule_of(path)
+    for module, line in imports(path):
+        if rule is None or module.split(".")[0] in sys.stdlib_module_names:
+            continue
+        allowed = any(module == name or module.startswith(f"{name}.") for name in ALLOWED[rule])
+        assert allowed, f"{path.relative_to(ROOT)}:{line}: {rule} may not import {module}"
+
+
+def test_no_file_is_long():
+    long = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in FILES}
+    assert {path: n for path, n in long.items() if n > MAX_LINES} == {}
+
+
+def test_import_knorm_brings_in_torch_alone():
+    program = (
+        "import sys, torch; before = set(sys.modules); import knorm;"
+        "new = {m.split('.')[0] for m in set(sys.modules) - before};"
+        "print(*sorted(new - set(sys.stdlib_module_names) - {'knorm', 'torch'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_every_test_file_mirrors_a_source_file():
+    sources = {
+        path.relative_to(ROOT).with_suffix("").as_posix()
+        for path in FILES
+        if not path.is_relative_to(ROOT / "tests")
+    }
+    sources |= {name.removeprefix("knorm/") for name in sources}
+    own = {"layout", "mnist", "models/models"}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        mirrored = path.relative_to(ROOT / "tests").with_suffix("").as_posix().replace("test_", "")
+        assert mirrored in sources | own, f"{path.relative_to(ROOT)} tests no file of that name"
