@@ -1,6 +1,6 @@
 """One training step of a kernel-normalized net over the same net with other norms, side by side.
 
-    python -m benchmarks.training_step --threads 2 --batch_size 16 --json step.json
+    python -m benchmarks.training_step --threads 2 --batch_size 16 --out docs/results/training-step
 
 Every convolution of the kernel net is first checked against the definition. Then the nets take
 turns, one step each a round, so that a slow moment of the machine falls on all of them; a ratio
@@ -13,7 +13,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,8 @@ VARIANTS = {
     "kernel, published rule": {"norm": "kernel", "norm_options": {"bounded": False}},
 }
 BASE = "batch"
+
+Row = dict[str, Any]
 
 
 def check_against_definition(net: nn.Module, x: Tensor) -> int:
@@ -90,24 +92,8 @@ def step_seconds(net: nn.Module, x: Tensor, target: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def main(
-    model: str = "knresnet18",
-    stem: Literal["cifar", "imagenet"] = "cifar",
-    batch_size: int = 16,
-    image_size: int = 32,
-    threads: int = 2,
-    rounds: int = 15,
-    json_file: Path | None = None,
-) -> None:
-    """Print, and with json_file write, time and saved activations of each variant over batch."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    x, target = torch.randn(batch_size, 3, image_size, image_size), torch.randint(10, (batch_size,))
-    nets = {
-        name: create_model(model, num_classes=10, stem=stem, **options)
-        for name, options in VARIANTS.items()
-    }
-    checked = check_against_definition(nets["kernel"], x)
+def measure(nets: dict[str, nn.Module], x: Tensor, target: Tensor, rounds: int) -> list[Row]:
+    """A row for each net: seconds, saved bytes, and both over those of the base."""
     saved = {name: saved_bytes(net, x, target) for name, net in nets.items()}
     for net in nets.values():
         step_seconds(net, x, target)
@@ -115,37 +101,80 @@ def main(
     for _ in range(rounds):
         for name, net in nets.items():
             times[name].append(step_seconds(net, x, target))
-    rows = {}
+    rows = []
     for name in nets:
         ratios = sorted(t / b for t, b in zip(times[name], times[BASE], strict=True))
-        rows[name] = {
-            "median_seconds": statistics.median(times[name]),
-            "time_ratio": statistics.median(ratios),
-            "time_ratio_quartiles": [ratios[rounds // 4], ratios[-1 - rounds // 4]],
-            "saved_mib": saved[name] / 2**20,
-            "saved_ratio": saved[name] / saved[BASE],
-        }
-    print(f"{model}, {stem} stem, batch {batch_size} of {image_size}x{image_size}, float32, CPU,")
-    print(f"{threads} threads, torch {torch.__version__}; {checked} convolutions as defined\n")
-    print(f"{'norm':24}{'s/step':>8}{'time':>7}{'quartiles':>14}{'MiB saved':>11}{'saved':>7}")
-    for name, row in rows.items():
-        low, high = row["time_ratio_quartiles"]
-        print(
-            f"{name:24}{row['median_seconds']:8.3f}{row['time_ratio']:7.2f}"
-            f"{f'{low:.2f}-{high:.2f}':>14}{row['saved_mib']:11.1f}{row['saved_ratio']:7.2f}"
+        rows.append(
+            {
+                "norm": name,
+                "seconds": statistics.median(times[name]),
+                "time_ratio": statistics.median(ratios),
+                "lower_quartile": ratios[rounds // 4],
+                "upper_quartile": ratios[-1 - rounds // 4],
+                "saved_mib": saved[name] / 2**20,
+                "saved_ratio": saved[name] / saved[BASE],
+            }
         )
-    if json_file:
-        about = {
-            "model": model,
-            "stem": stem,
-            "batch_size": batch_size,
-            "image_size": image_size,
-            "threads": threads,
-            "rounds": rounds,
-            "torch": torch.__version__,
-            "machine": platform.processor() or platform.machine(),
-        }
-        json_file.write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
+    return rows
+
+
+def render(record: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    lines = [
+        "# One training step\n",
+        "{model}, {stem} stem, batch {batch_size} of {image_size}x{image_size}, float32, CPU, "
+        "{threads} threads, torch {torch}: median of {rounds} rounds in which the nets took turns. "
+        "The {checked} convolutions of the kernel net agreed with the definition first.\n".format(
+            **record
+        ),
+        f"| norm | s / step | time over `{BASE}` | quartiles | MiB saved | saved over `{BASE}` |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in record["rows"]:
+        lines.append(
+            "| {norm} | {seconds:.3f} | {time_ratio:.2f} | {lower_quartile:.2f}-"
+            "{upper_quartile:.2f} | {saved_mib:.1f} | {saved_ratio:.2f} |".format(**row)
+        )
+    lines.append("\n```\n{command}\n```\n".format(**record))
+    return "\n".join(lines)
+
+
+def main(
+    model: str = "knresnet18",
+    stem: Literal["cifar", "imagenet"] = "cifar",
+    batch_size: int = 16,
+    image_size: int = 32,
+    threads: int = 2,
+    rounds: int = 15,
+    out: Path | None = None,
+) -> None:
+    """Print the table; with `out` also write OUT.json and OUT.md."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    x, target = torch.randn(batch_size, 3, image_size, image_size), torch.randint(10, (batch_size,))
+    nets = {
+        name: create_model(model, num_classes=10, stem=stem, **options)
+        for name, options in VARIANTS.items()
+    }
+    record = {
+        "command": f"python -m benchmarks.training_step --model {model} --stem {stem} "
+        f"--batch_size {batch_size} --image_size {image_size} --threads {threads} "
+        f"--rounds {rounds}",
+        "model": model,
+        "stem": stem,
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "threads": threads,
+        "rounds": rounds,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "checked": check_against_definition(nets["kernel"], x),
+        "rows": measure(nets, x, target, rounds),
+    }
+    print(render(record), end="")
+    if out:
+        Path(f"{out}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        Path(f"{out}.md").write_text(render(record), encoding="utf-8")
 
 
 if __name__ == "__main__":

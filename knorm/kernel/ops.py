@@ -86,20 +86,11 @@ def window_stats(
     x, padding = windows.pad_input(x, pairs, padding_mode)
     windows.check_fits(x.shape[2:], kernel_size, padding, dilation)
     x = x.unflatten(1, (groups, -1))
-    level = _level(x)
-    sampled = stats == "sampled" and dropout_p > 0
-    keep, scale = keep_mask(x, dropout_p) if sampled else (None, 1.0)
-    moments = [ChannelMoments.apply(x, keep, scale, level.unsqueeze(2))]
-    if sampled and bounded:
-        moments.append(ChannelMoments.apply(x, None, 1.0, level.unsqueeze(2)))
     geometry = (kernel_size, stride, padding, dilation)
-    center, offset, var = _unit_moments(moments, level, geometry)
-    if sampled and bounded:
-        (offset, true_offset), (var, true_var) = offset.unbind(1), var.unbind(1)
-        hidden_mean = center + true_offset - (center + offset) / scale
-        var = torch.maximum(var, LEAST_VARIANCE * (true_var + hidden_mean.square()))
-        return WindowStats(center, offset, (var + eps).rsqrt())
-    offset, var = offset.squeeze(1), var.squeeze(1)
+    if stats == "sampled" and dropout_p > 0:
+        center, offset, var = _sampled_moments(x, dropout_p, bounded, geometry)
+    else:
+        center, (offset,), (var,) = _unit_moments(x, [(None, 1.0)], geometry)
     if stats == "expected" and dropout_p > 0:
         size = x.shape[2] * math.prod(kernel_size)
         growth = (1 - dropout_p / size) / (1 - dropout_p)
@@ -107,28 +98,43 @@ def window_stats(
     return WindowStats(center, offset, (var + eps).rsqrt())
 
 
-def _level(x: Tensor) -> Tensor:
-    """Every pixel's mean over its group's channels, a constant: (N, S, C, ...) -> (N, S, ...)."""
-    return x.detach().mean(2, dtype=statistics_dtype(x))
+def _sampled_moments(
+    x: Tensor, dropout_p: float, bounded: bool, geometry
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`center`, mean less center, and variance of every unit after dropout."""
+    keep, scale = keep_mask(x, dropout_p)
+    if not bounded:
+        center, (offset,), (var,) = _unit_moments(x, [(keep, scale)], geometry)
+        return center, offset, var
+    center, offsets, variances = _unit_moments(x, [(keep, scale), (None, 1.0)], geometry)
+    (offset, true_offset), (var, true_var) = offsets, variances
+    hidden_mean = center + true_offset - (center + offset) / scale
+    least = LEAST_VARIANCE * (true_var + hidden_mean.square())
+    return center, offset, torch.maximum(var, least)
 
 
-def _unit_moments(moments, level: Tensor, geometry) -> tuple[Tensor, Tensor, Tensor]:
-    """From pixels to units: `center`, and for each of M moments mean less center and variance.
+def _unit_moments(x: Tensor, dropouts: list[tuple[Tensor | None, float]], geometry):
+    """From x (N, S, C, *space) and M dropouts (keep, scale) to the moments of every unit.
 
-    moments M times two (N, S, 1, *space); level (N, S, *space) -> center (N, S, 1, ...) and two
-    (N, M, S, *out).
+    Returns `center` (N, S, 1, ...), and M means less center and M variances (N, S, *out).
     """
-    num_moments, num_stats = len(moments), level.shape[1]
-    pixel_offset, pixel_var = (torch.cat(m, 2) for m in zip(*moments, strict=True))
-    split = (num_stats, num_moments)
+    level = _level(x)
+    split = (x.shape[1], len(dropouts))
+    moments = [ChannelMoments.apply(x, *dropout, level.unsqueeze(2)) for dropout in dropouts]
+    pixel_offset, pixel_var = (torch.cat(m, 2).flatten(1, 2) for m in zip(*moments, strict=True))
     center = level.mean(tuple(range(2, level.dim())), keepdim=True)
-    elements = windows.window_elements(pixel_offset.flatten(1, 2), *geometry).unflatten(1, split)
+    elements = windows.window_elements(pixel_offset, *geometry).unflatten(1, split)
     constant = windows.window_elements(level, *geometry) - center.unsqueeze(-1)
     elements = elements + constant.unsqueeze(2)
     offset = elements.mean(-1, keepdim=True)
-    within = windows.window_mean(pixel_var.flatten(1, 2), *geometry).unflatten(1, split)
+    within = windows.window_mean(pixel_var, *geometry).unflatten(1, split)
     var = within + (elements - offset).square().mean(-1)
-    return center, offset.squeeze(-1).transpose(1, 2), var.transpose(1, 2)
+    return center, offset.squeeze(-1).unbind(2), var.unbind(2)
+
+
+def _level(x: Tensor) -> Tensor:
+    """Every pixel's mean over its group's channels, a constant: (N, S, C, ...) -> (N, S, ...)."""
+    return x.detach().mean(2, dtype=statistics_dtype(x))
 
 
 def keep_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
