@@ -1,0 +1,1 @@
+"""Image classification: any net of knorm, any norm, from digits to ImageNet-like folders."""

@@ -1,0 +1,127 @@
+"""What a run says of itself: its plan at the start, its numbers at the end."""
+
+import csv
+import io
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classification.config import Recipe
+from classification.data import ImageData
+from classification.evaluate import evaluate_split
+from classification.task import Classification
+from knorm.training.cost import count_macs, count_parameters, peak_memory
+from knorm.training.environment import device_name
+from knorm.training.loop import Trainer
+from knorm.training.report import draw_curves, in_time, write_report
+from knorm.training.run import BEST, LAST, Run, to_json
+
+SCORES = ("top1", "top5", "loss")
+Numbers = Mapping[str, Any]
+
+
+def plan(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData) -> str:
+    """The first screen: net, data, arithmetic of the batch, rate, folder."""
+    num_processes = trainer.accelerator.num_processes
+    sizes = "  ".join(f"{name} {len(split.labels)}" for name, split in data.splits.items())
+    per_epoch = len(data.labels("train")) // recipe.batch_size
+    steps, augment = recipe.epochs * per_epoch, recipe.augment
+    first, last = (trainer.rate_at(step) for step in (0, steps - 1))
+    return f"""\
+net    {recipe.model.name}  {count_parameters(trainer.net):,} parameters  \
+{device_name(trainer.accelerator.device)}  mixed precision {recipe.launch.mixed_precision}
+data   {recipe.data.name}  {sizes}  {recipe.data.scaling}  \
+crop padding {augment.crop_padding}  flip {augment.flip}
+batch  {recipe.batch_size} = {recipe.batch_size // num_processes} x {num_processes} process(es)  \
+{steps} steps = {recipe.epochs} epochs x {per_epoch}  seed {recipe.seed}
+rate   {recipe.optim.lr:g} {recipe.schedule.name}, {first:.3g} -> {last:.3g}  \
+{recipe.optim.name}  weight decay {recipe.optim.weight_decay:g}
+run    {run.folder}"""
+
+
+def test_numbers(
+    recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Classification
+) -> tuple[dict[str, Numbers], Tensor]:
+    """Numbers by weights, and the confusion matrix of the best weights (else the last).
+
+    The test split is looked at here and nowhere else.
+    """
+    numbers: dict[str, Numbers] = {}
+    values: dict[str, Tensor] = {}
+    for weights in (LAST, BEST) if run.best else (LAST,):
+        if weights == BEST:
+            run.load(BEST, trainer)
+        values = evaluate_split(trainer.net, data, task, "test", recipe)
+        numbers[weights] = task.summary(values, data.labels("test"))
+    return numbers, task.confusion_matrix(values, data.labels("test"))
+
+
+def result_of(
+    recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, tested: Mapping[str, Numbers]
+) -> dict[str, Any]:
+    """result.json, without the time: every number with its split and its weights."""
+    rows = []
+    for weights, row in ((LAST, run.rows[-1]), (BEST, run.best)):
+        if row is not None:
+            val = {name: row.get(f"val.{name}") for name in (*SCORES, "count")}
+            rows += rows_of("val", weights, val) + rows_of("test", weights, tested[weights])
+    seconds = sum(row["seconds"] for row in run.rows)
+    image = data.splits["test"].images(torch.zeros(1, dtype=torch.long))
+    example = data.inputs(image.to(trainer.accelerator.device))
+    return {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "epochs": trainer.epoch,
+        "best_epoch": run.best["epoch"] if run.best else None,
+        "results": rows,
+        "parameters": count_parameters(trainer.net),
+        "macs": count_macs(trainer.net, example),
+        "training_seconds": seconds,
+        "samples_per_second": trainer.step * recipe.batch_size / seconds,
+        "memory_bytes": peak_memory(trainer.accelerator.device),
+    }
+
+
+def rows_of(split: str, weights: str, numbers: Numbers) -> list[dict[str, Any]]:
+    """One row per score that there is."""
+    return [
+        {
+            "split": split,
+            "weights": weights,
+            "metric": name,
+            "value": numbers[name],
+            "count": numbers["count"],
+        }
+        for name in SCORES
+        if numbers.get(name) is not None
+    ]
+
+
+def write_outcome(run: Run, result: dict[str, Any], matrix: Tensor, started: float) -> None:
+    """The files that end a run, and its last line on the screen."""
+    if not run.writes:
+        return
+    draw_curves(run.rows, run.folder / "curves.png")
+    run.write("confusion.csv", confusion_csv(matrix, run.facts["classes"]))
+    result |= {"seconds": time.perf_counter() - started}
+    run.write("result.json", to_json(result, indent=2) + "\n")
+    write_report(run.folder, result)
+    tests = [
+        f"{100 * row['value']:.2f} % with the {row['weights']} weights"
+        for row in result["results"]
+        if row["split"] == "test" and row["metric"] == "top1"
+    ]
+    print(f"test top1 {', '.join(tests)}  {in_time(result['seconds'])}  {run.folder}", flush=True)
+
+
+def confusion_csv(matrix: Tensor, classes: list[str]) -> str:
+    """True classes as rows, predicted classes as columns."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true \\ predicted", *classes])
+    for name, counts in zip(classes, matrix.tolist(), strict=True):
+        writer.writerow([name, *counts])
+    return text.getvalue()

@@ -1,0 +1,206 @@
+"""Data sets by name. Each reader gives its splits behind the same small interface.
+
+A split has `labels` (int64), `device` (where its images come out) and
+`images(samples) -> uint8 (N, C, H, W)`; `subset(samples)` and `to(device)` make others of it.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classification.config import Data
+from knorm.training.mistakes import UserMistakeError
+
+AUTO_RESIDENT = 2 * 2**30  # bytes of decoded images
+DECODE_CHUNK = 4096  # images decoded between two copies
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+class Split(Protocol):
+    """Images and their labels."""
+
+    labels: Tensor
+    device: torch.device
+
+    def images(self, samples: Tensor) -> Tensor: ...
+    def subset(self, samples: Tensor) -> "Split": ...
+    def to(self, device: torch.device) -> "Split": ...
+
+
+class ResidentSplit:
+    """All images in memory, decoded."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor):
+        assert len(pixels) == len(labels)
+        self.pixels, self.labels, self.device = pixels, labels, pixels.device
+
+    def images(self, samples: Tensor) -> Tensor:
+        return self.pixels[samples]
+
+    def subset(self, samples: Tensor) -> "ResidentSplit":
+        return ResidentSplit(self.pixels[samples], self.labels[samples])
+
+    def to(self, device: torch.device) -> "ResidentSplit":
+        return ResidentSplit(self.pixels.to(device), self.labels.to(device))
+
+
+class FolderSplit:
+    """Image files, read by threads when they are asked for."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, paths: np.ndarray, labels: Tensor, size: int, pool: ThreadPoolExecutor):
+        self.paths, self.labels, self.size, self.pool = paths, labels, size, pool
+
+    def images(self, samples: Tensor) -> Tensor:
+        paths = (os.fsdecode(path) for path in self.paths[samples.numpy()])
+        pixels = self.pool.map(lambda path: read_image(path, self.size), paths)
+        return torch.from_numpy(np.stack(list(pixels))).permute(0, 3, 1, 2).contiguous()
+
+    def subset(self, samples: Tensor) -> "FolderSplit":
+        paths, labels = self.paths[samples.numpy()], self.labels[samples]
+        return FolderSplit(paths, labels, self.size, self.pool)
+
+    def to(self, device: torch.device) -> "FolderSplit":
+        return self
+
+    def decoded(self) -> ResidentSplit:
+        """The same split in memory."""
+        chunks = [self.images(part) for part in torch.arange(len(self.labels)).split(DECODE_CHUNK)]
+        return ResidentSplit(torch.cat(chunks), self.labels)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it is published; `val` is None where it has no validation split."""
+
+    train: Split
+    test: Split
+    classes: Sequence[str]
+    val: Split | None = None
+
+
+def read_image(path: str, size: int) -> np.ndarray:
+    """The middle of an image file as RGB, (size, size, 3) uint8: shorter side resized to `size`."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        image.draft("RGB", (size, size))  # lets JPEG decode at half, a quarter, ... of its size
+        square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(square)
+
+
+def read_digits(data: Data) -> Source:
+    """scikit-learn's 8x8 digits; a fixed fifth of them, the classes in proportion, is the test."""
+    from sklearn.datasets import load_digits
+
+    from classification.data import balanced_order
+
+    digits: Any = load_digits()
+    pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]
+    every = ResidentSplit(pixels, torch.from_numpy(digits.target).long())
+    order = balanced_order(every.labels, seed=0)
+    num_test = round(len(order) * 0.2)
+    classes = [str(name) for name in digits.target_names]
+    return Source(every.subset(order[num_test:]), every.subset(order[:num_test]), classes)
+
+
+def read_torchvision(name: str) -> Callable[[Data], Source]:
+    """A reader of torchvision's data set of that name."""
+
+    def read(data: Data) -> Source:
+        from torchvision import datasets
+
+        parts = [getattr(datasets, name)(data.root, train=t, download=True) for t in (True, False)]
+        splits = [
+            ResidentSplit(
+                _channels_first(torch.as_tensor(part.data)), torch.as_tensor(part.targets)
+            )
+            for part in parts
+        ]
+        return Source(*splits, classes=parts[0].classes)
+
+    return read
+
+
+def _channels_first(pixels: Tensor) -> Tensor:
+    """(N, H, W) or (N, H, W, C) -> (N, C, H, W)."""
+    return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+
+
+def read_imagefolder(data: Data) -> Source:
+    """root/train and root/test; root/val is the validation split, or the test if there is none."""
+    splits = {split: _read_folder(data, split) for split in folder_splits(data.root)}
+    test = splits.get("test") or splits["val"]
+    val = splits.get("val") if "test" in splits else None
+    return Source(splits["train"], test, folder_classes(data.root), val)
+
+
+def folder_splits(root: str) -> list[str]:
+    """The split folders there are: train and at least one of val and test."""
+    found = [split for split in ("train", "val", "test") if Path(root, split).is_dir()]
+    if "train" not in found or len(found) == 1:
+        raise UserMistakeError(
+            f"data.root {root} must hold train/<class>/ and val/<class>/ or test/<class>/; "
+            f"it holds {', '.join(found) or 'none of them'}"
+        )
+    return found
+
+
+def folder_classes(root: str) -> list[str]:
+    """The sorted class folders, which all splits must share."""
+    classes = {}
+    for split in folder_splits(root):
+        with os.scandir(Path(root, split)) as entries:
+            classes[split] = sorted(entry.name for entry in entries if entry.is_dir())
+        different = sorted(set(classes[split]) ^ set(classes["train"]))
+        if different:
+            raise UserMistakeError(
+                f"data.root {root}: train and {split} differ in the class folders "
+                f"{', '.join(different[:5])}"
+            )
+    return classes["train"]
+
+
+def _read_folder(data: Data, split: str) -> FolderSplit:
+    """The images of root/split/<class>, at any depth, in the order of their names."""
+    assert data.image_size is not None
+    paths: list[bytes] = []
+    labels: list[int] = []
+    for label, name in enumerate(folder_classes(data.root)):
+        found = sorted(_image_files(Path(data.root, split, name)))
+        if not found:
+            raise UserMistakeError(f"{Path(data.root, split, name)} holds no images")
+        paths += found
+        labels += [label] * len(found)
+    pool = ThreadPoolExecutor(data.workers, thread_name_prefix="images")
+    return FolderSplit(np.array(paths), torch.tensor(labels), data.image_size, pool)
+
+
+def _image_files(folder: Path) -> Iterator[bytes]:
+    for place, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield os.fsencode(os.path.join(place, name))
+
+
+def keep_resident(splits: Sequence[FolderSplit], resident: bool | Literal["auto"]) -> bool:
+    """Whether these splits are to be decoded into memory."""
+    num_bytes = sum(len(split.labels) * 3 * split.size**2 for split in splits)
+    return num_bytes < AUTO_RESIDENT if resident == "auto" else resident
+
+
+READERS: dict[str, Callable[[Data], Source]] = {
+    "digits": read_digits,
+    "mnist": read_torchvision("MNIST"),
+    "cifar10": read_torchvision("CIFAR10"),
+    "cifar100": read_torchvision("CIFAR100"),
+    "imagefolder": read_imagefolder,
+}

@@ -1,0 +1,77 @@
+"""What classification is: the net, its loss and its measures."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classification.config import Loss, Model
+from classification.data import Batch
+from knorm.models import create_model
+from knorm.training import metrics
+from knorm.training.loop import Sums
+from knorm.training.seeds import seed_torch
+
+TOP_K = 5
+COMMON = ("norm", "stem", "activation", "dropout_p", "eval_stats")
+
+
+def make_model(model: Model, *, num_classes: int, in_chans: int, seed: int) -> nn.Module:
+    """The net on the CPU, its first weights a function of `seed`."""
+    given = {name: getattr(model, name) for name in COMMON if getattr(model, name) is not None}
+    twice = sorted(given.keys() & model.options.keys())
+    if twice:
+        raise ValueError(f"model.{twice[0]} is given twice, also in model.options")
+    seed_torch(seed)
+    return create_model(
+        model.name, num_classes=num_classes, in_chans=in_chans, **given, **model.options
+    )
+
+
+class Classification:
+    """Loss of a batch in training, values of each sample in evaluation, numbers from these."""
+
+    def __init__(self, loss: Loss, num_classes: int):
+        self.label_smoothing, self.num_classes = loss.label_smoothing, num_classes
+        self.names = ("loss", "predicted") + (("top5",) if num_classes > TOP_K else ())
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
+        """Mean loss of the batch, smoothed labels and all; sums over its samples for the log."""
+        logits = model(batch.inputs).float()
+        losses = F.cross_entropy(
+            logits, batch.labels, reduction="none", label_smoothing=self.label_smoothing
+        )
+        correct = logits.detach().argmax(dim=1) == batch.labels
+        count = losses.new_full((), len(losses))
+        return losses.mean(), {"loss": losses.sum(), "top1": correct.sum(), "count": count}
+
+    def per_sample(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy without smoothing, predicted class, whether the label is in the top 5."""
+        logits = net(batch.inputs).float()
+        values = {
+            "loss": F.cross_entropy(logits, batch.labels, reduction="none"),
+            "predicted": logits.argmax(dim=1),
+        }
+        if "top5" in self.names:
+            top = logits.topk(TOP_K, dim=1).indices
+            values["top5"] = (top == batch.labels[:, None]).any(dim=1)
+        return values
+
+    def summary(self, values: Mapping[str, Tensor], labels: Tensor) -> dict[str, Any]:
+        """The split's numbers: fractions, and the counts that they are made of."""
+        correct = int((values["predicted"] == labels).sum())
+        numbers = {"loss": metrics.mean(values["loss"]), "top1": correct / len(labels)}
+        if "top5" in self.names:
+            numbers["top5"] = metrics.mean(values["top5"])
+        return numbers | {"correct": correct, "count": len(labels)}
+
+    def confusion_matrix(self, values: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """True class by row, predicted class by column."""
+        return metrics.confusion_matrix(values["predicted"], labels, self.num_classes)
+
+
+def score(numbers: Mapping[str, Any]) -> tuple[float, float]:
+    """What makes weights the best: top-1, and between equals the lower loss."""
+    return numbers["top1"], -numbers["loss"] if math.isfinite(numbers["loss"]) else -math.inf

@@ -1,0 +1,201 @@
+"""Settings from recipes and the command line: dataclasses, YAML files, dotted overrides.
+
+    --config recipe-or-file.yaml --config more.yaml --optim.lr 0.1 --print_config
+
+Later arguments win. Names are checked here, types by jsonargparse, values by the dataclasses'
+`__post_init__`; the first mistake is raised as `UserMistakeError` with the nearest name.
+"""
+
+import re
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from knorm.training.mistakes import UserMistakeError, did_you_mean, mistakes_of_the_user
+
+T = TypeVar("T")
+BUILT_IN = {"config": str, "print_config": str, "help": str}
+
+
+def parse(cls: type[T], argv: Sequence[str], *, prog: str, recipes: Path, default: str) -> T:
+    """A `cls` from command-line arguments; without `--config` it starts from recipe `default`."""
+    arguments = with_files(argv, recipes, default)
+    options = option_types(cls)
+    check_arguments(arguments, options)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="recipe or YAML file, several allowed")
+    parser.add_class_arguments(cls)
+    try:
+        namespace = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise UserMistakeError(in_one_line(str(error), options, arguments)) from error
+    with mistakes_of_the_user():
+        settings = vars(parser.instantiate(namespace))
+        settings.pop("config")
+        return cls(**settings)
+
+
+def to_yaml(settings: Any) -> str:
+    """A dataclass as YAML that `parse` reads back."""
+    plain = {key: _plain(value) for key, value in asdict(settings).items()}
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def with_files(argv: Sequence[str], recipes: Path, default: str) -> list[str]:
+    """The arguments with every `--config NAME` as `--config=path`, the default put in front."""
+    arguments, rest = [], list(argv)
+    while rest:
+        argument = rest.pop(0)
+        name, equals, value = argument.partition("=")
+        if name == "--config":
+            if not equals and not rest:
+                raise UserMistakeError("--config: name a recipe or a YAML file after it")
+            argument = f"--config={find_file(value if equals else rest.pop(0), recipes)}"
+        arguments.append(argument)
+    if any(argument.split("=")[0] == "--config" for argument in arguments):
+        return arguments
+    return [f"--config={recipes / default}.yaml", *arguments]
+
+
+def find_file(name: str, recipes: Path) -> Path:
+    """The file of that path, else the recipe of that name."""
+    if Path(name).is_file():
+        return Path(name)
+    recipe = recipes / f"{name}.yaml"
+    if recipe.is_file():
+        return recipe
+    known = sorted(path.stem for path in recipes.glob("*.yaml"))
+    hint = did_you_mean(Path(name).stem, known) or f"; recipes: {', '.join(known)}"
+    raise UserMistakeError(f"--config {name}: no such file and no such recipe{hint}")
+
+
+def option_types(cls: type) -> dict[str, Any]:
+    """Dotted name -> type of all settings; a section's type is its dataclass."""
+    options: dict[str, Any] = {}
+    for name, kind in get_type_hints(cls).items():
+        options[name] = kind
+        if isinstance(kind, type) and is_dataclass(kind):
+            nested = option_types(kind)
+            options |= {f"{name}.{inner}": inner_kind for inner, inner_kind in nested.items()}
+    return options
+
+
+def check_arguments(arguments: Sequence[str], options: dict[str, Any]) -> None:
+    """Every `--name` is an option and every key of every `--config` file is one."""
+    for argument in arguments:
+        if not argument.startswith("--"):
+            continue
+        name, _, value = argument.removeprefix("--").partition("=")
+        if not known(name.rstrip("+"), options | BUILT_IN):
+            hint = did_you_mean(f"--{name}", [f"--{leaf}" for leaf in leaves(options)])
+            raise UserMistakeError(f"--{name}: no such option{hint}")
+        if name == "config":
+            check_file(Path(value), options)
+
+
+def check_file(path: Path, options: dict[str, Any]) -> None:
+    """The file is YAML, a mapping, and all of its keys are options."""
+    for name, value in flat(read_yaml(path), str(path)):
+        if not known(name, options):
+            hint = did_you_mean(name, leaves(options))
+            raise UserMistakeError(f"{path}: {name}: no such option{hint}")
+        if is_dataclass(options.get(name)) and not isinstance(value, dict):
+            raise UserMistakeError(f"{path}: {name}: a section, so write {name}: {{option: value}}")
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is a mistake instead of the first one being lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key} stands twice", problem_mark=node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UserMistakeError(f"{path}: {line}{error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserMistakeError(f"{path}: not a YAML file: {error}") from error
+
+
+def flat(content: Any, where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of a nested mapping, sections included."""
+    if not isinstance(content, dict):
+        raise UserMistakeError(f"{where}: must hold `option: value` lines")
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        yield name, value
+        if isinstance(value, dict):
+            yield from flat(value, where, prefix=f"{name}.")
+
+
+def known(name: str, options: dict[str, Any]) -> bool:
+    """Whether `name` is an option or a key below one that holds free keys (a dict)."""
+    parents = name.split(".")[:-1]
+    above = [".".join(parents[: end + 1]) for end in range(len(parents))]
+    return name in options or any(get_origin(options.get(parent)) is dict for parent in above)
+
+
+def leaves(options: dict[str, Any]) -> list[str]:
+    """The names that take a value, i.e. no sections."""
+    return [name for name, kind in options.items() if not is_dataclass(kind)]
+
+
+def in_one_line(message: str, options: dict[str, Any], arguments: Sequence[str]) -> str:
+    """jsonargparse's report in one line: where, what was expected and what came."""
+    key = re.search(r'key "([\w.]+)"', message)
+    value = re.search(r"(?:Got|Given) value: (.*)", message)
+    if not (key and value and key[1] in options):
+        return message
+    kind, where = options[key[1]], origin(key[1], value[1], arguments)
+    hint = did_you_mean(value[1], choices_of(kind))
+    return f"{where}{key[1]}: expected {describe(kind)}, got {value[1]!r}{hint}"
+
+
+def origin(name: str, value: str, arguments: Sequence[str]) -> str:
+    """`--` where the command line gives the option that value, `file: ` where a file does."""
+    for argument in arguments:
+        option, _, file = argument.partition("=")
+        if option == "--config" and str(dict(flat(read_yaml(Path(file)), file)).get(name)) == value:
+            return f"{file}: "
+    return "--" if any(argument.startswith(f"--{name}") for argument in arguments) else ""
+
+
+def choices_of(kind: Any) -> list[str]:
+    """The words of a `Literal`, also inside a union."""
+    if get_origin(kind) is Literal:
+        return [str(choice) for choice in get_args(kind)]
+    return [choice for part in get_args(kind) for choice in choices_of(part)]
+
+
+def describe(kind: Any) -> str:
+    """A type in words: `float or null`, `one of sgd, adam`."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if kind is type(None):
+        return "null"
+    if get_origin(kind) in (list, tuple, dict):
+        return f"a {get_origin(kind).__name__}"
+    parts = [describe(part) for part in get_args(kind)]
+    return " or ".join(parts) if parts else getattr(kind, "__name__", str(kind))

@@ -1,0 +1,85 @@
+"""The user's mistakes: one line on standard error, exit code 2."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from knorm.choices import nearest
+from knorm.training.interrupt import Interrupted
+
+
+class UserMistakeError(ValueError):
+    """What was asked for cannot be done; the message says the rule, the value and the way out."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`knorm.choices.nearest`, for which optim.learning_rate also is like optim.lr."""
+    choices = list(choices)
+    short = [choice for choice in choices if _initials(choice) == _initials(word)]
+    return nearest(short[0] if short else word, choices)
+
+
+def _initials(name: str) -> str:
+    """optim.learning_rate -> optim.lr, optim.lr -> optim.lr."""
+    *section, last = name.split(".")
+    words = last.split("_")
+    short = "".join(word[:1] for word in words) if len(words) > 1 else last
+    return ".".join([*section, short])
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless `value` is a finite number above 0."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be positive, got {value}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie between {low} and {high}, got {value}")
+
+
+class OneLineParser(ArgumentParser):
+    """argparse for programs with few options: its errors are the user's mistakes."""
+
+    def parse_args(self, args=None, namespace=None) -> Namespace:  # type: ignore[override]
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            names = [name for action in self._actions for name in action.option_strings]
+            self.error(f"unknown argument {unknown[0]}{did_you_mean(unknown[0], names)}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        raise UserMistakeError(message)
+
+
+@contextmanager
+def mistakes_of_the_user() -> Iterator[None]:
+    """Around code that judges settings: its ValueError and TypeError are the user's mistakes."""
+    try:
+        yield
+    except UserMistakeError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserMistakeError(str(error)) from error
+
+
+def run_program(main: Callable[[], object]) -> int:
+    """The exit code of `main`: 0 done, 2 the user's mistake, 130 or 143 interrupted.
+
+    Anything else goes through with its traceback, which makes Python exit with 1.
+    """
+    try:
+        main()
+    except UserMistakeError as mistake:
+        if os.environ.get("RANK", "0") == "0":
+            print("error:", " ".join(str(mistake).split()), file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0

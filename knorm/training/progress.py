@@ -1,0 +1,100 @@
+"""How far a run is: a bar on a terminal, plain lines elsewhere; the main process only."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+PLAIN_SECONDS = 30.0  # between two lines within a long epoch
+BAR_SECONDS = 1.0
+
+
+class Progress:
+    """Shows the steps of an epoch and one line per epoch."""
+
+    def __init__(self, *, epochs: int, steps: int, unit: str, enabled: bool, first_epoch: int = 1):
+        self.epochs, self.steps, self.unit, self.enabled = epochs, steps, unit, enabled
+        self.epoch, self.first_epoch, self.step_in_epoch = first_epoch, first_epoch, 0
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        interactive = self.console.is_terminal and not {"CI", "NO_COLOR"} & os.environ.keys()
+        self.bar = self._make_bar() if enabled and interactive else None
+        self.interval = BAR_SECONDS if self.bar else PLAIN_SECONDS
+        self.start = self.shown = time.monotonic()
+
+    def _make_bar(self) -> Bar:
+        columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn())
+        note = TextColumn("{task.fields[note]}")
+        bar = Bar(*columns, note, console=self.console, transient=True)
+        bar.add_task(self._title(), total=self.steps, note="")
+        return bar
+
+    def __enter__(self) -> "Progress":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def step(self, means: Callable[[], Mapping[str, float]]) -> None:
+        """One step is done; `means` is asked only when something is shown, for it waits."""
+        self.step_in_epoch += 1
+        now = time.monotonic()
+        if not self.enabled or now - self.shown < self.interval:
+            return
+        self.shown = now
+        note = f"{in_words(means())}  ETA {self.time_left()}"
+        if self.bar:
+            task = self.bar.task_ids[0]
+            self.bar.update(task, completed=self.step_in_epoch, note=note)
+        else:
+            self.print(f"{self._title()} step {self.step_in_epoch}/{self.steps}  {note}")
+
+    def end_epoch(self, row: Mapping[str, float]) -> None:
+        """Show the epoch's line and go on to the next epoch."""
+        means = {
+            name: value
+            for name, value in row.items()
+            if name.startswith(("train.", "val.")) and not name.endswith(("count", "correct"))
+        }
+        title = self._title()
+        self.epoch, self.step_in_epoch, self.shown = self.epoch + 1, 0, time.monotonic()
+        self.print(
+            f"{title}  {in_words(means)}  lr {row['lr']:.4g}"
+            f"  {row['samples_per_second']:.0f} {self.unit}/s  ETA {self.time_left()}"
+        )
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=0, description=self._title(), note="")
+
+    def print(self, text: str) -> None:
+        """A line, above the bar where there is one."""
+        if self.enabled:
+            self.console.print(text, markup=False)
+
+    def time_left(self) -> timedelta:
+        """Seconds to the end at the average speed so far."""
+        done = (self.epoch - self.first_epoch) * self.steps + self.step_in_epoch
+        left = (self.epochs - self.epoch + 1) * self.steps - self.step_in_epoch
+        return timedelta(seconds=round((time.monotonic() - self.start) * left / max(done, 1)))
+
+    def _title(self) -> str:
+        width = len(str(self.epochs))
+        return f"epoch {min(self.epoch, self.epochs):{width}}/{self.epochs}"
+
+
+def in_words(means: Mapping[str, float]) -> str:
+    """`train loss 1.234 top1 0.912  val loss 1.3 top1 0.9`, each split named once."""
+    words, current = [], ""
+    for name, value in means.items():
+        split, dot, metric = name.rpartition(".")
+        if dot and split != current:
+            words.append(f" {split}" if words else split)
+            current = split
+        words.append(f"{metric} {value:.4f}")
+    return " ".join(words)

@@ -1,0 +1,107 @@
+"""With real launches on the CPU: few, with many checks each, for each takes seconds to start."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from classification import evaluate, train
+from knorm.training.mistakes import run_program
+
+ROOT = Path(train.__file__).parents[1]
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+TWO = [*LAUNCH, "--config_file", "launch/cpu2.yaml"]
+SETTINGS = [
+    "--model.options.width=0.25",
+    "--model.dropout_p=0",
+    "--schedule.warmup_epochs=0",
+    "--epochs=2",
+    "--eval_batch_size=50",
+    "--launch.cpu=true",
+]
+
+
+def launch(command, module, *arguments):
+    """Standard output of a launched module."""
+    done = subprocess.run(
+        [*command, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of two processes."""
+    folder = tmp_path_factory.mktemp("runs") / "two"
+    launch(TWO, "classification.train", *SETTINGS, "--launch.processes=2", f"--run_dir={folder}")
+    return folder
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_make_one_run(folder):
+    environment = read(folder, "environment.json")
+    assert (environment["processes"], environment["distributed"]) == (2, "MULTI_CPU")
+    assert not (folder.parent / "runs").exists()
+    assert [row["step"] for row in rows(folder)] == [40, 80]
+    assert rows(folder)[1]["train.loss"] < rows(folder)[0]["train.loss"]
+
+
+def test_one_process_evaluates_their_weights_to_the_very_same_numbers(folder, capsys):
+    evaluate.main([str(folder), "--weights", "best", "--cpu"])
+    alone = json.loads(capsys.readouterr().out)
+    expected = {
+        row["metric"]: row["value"]
+        for row in read(folder, "result.json")["results"]
+        if (row["split"], row["weights"]) == ("test", "best")
+    }
+    assert {name: alone[name] for name in expected} == expected
+
+
+def test_three_processes_evaluate_them_to_the_very_same_numbers(folder, capsys):
+    three = [*TWO, "--num_processes", "3"]
+    out = launch(three, "classification.evaluate", folder, "--split", "val", "--cpu")
+    evaluate.main([str(folder), "--split", "val", "--cpu"])
+    assert out == capsys.readouterr().out
+
+
+def test_one_process_trains_to_the_numbers_of_two(folder, tmp_path):
+    """Up to rounding: gradients are summed in another order."""
+    train.main([*SETTINGS, f"--run_dir={tmp_path / 'one'}"])
+    for one, two in zip(rows(tmp_path / "one"), rows(folder), strict=True):
+        assert one["lr"] == two["lr"]
+    first, second = rows(tmp_path / "one")[0], rows(folder)[0]
+    assert first["train.loss"] == pytest.approx(second["train.loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "run_dir"),
+        (["nowhere"], "nowhere is no run folder"),
+        (["taken", "--split=train"], "invalid choice: 'train'"),
+        (["taken", "--wieghts=best"], "did you mean '--weights'?"),
+        (["taken", "--eval_stats=exact"], "invalid choice: 'exact'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments, message, capsys):
+    assert run_program(lambda: evaluate.main(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err

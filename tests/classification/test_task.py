@@ -1,0 +1,75 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from classification.config import Loss, Model
+from classification.data import Batch
+from classification.task import Classification, make_model, score
+
+
+def batch_of(num_classes, count=11):
+    return Batch(torch.randn(count, num_classes), torch.randint(0, num_classes, (count,)))
+
+
+def test_the_training_loss_smooths_labels_and_evaluation_does_not():
+    batch = batch_of(4)
+    log_p = batch.inputs.log_softmax(dim=1)
+    hard = -log_p.gather(1, batch.labels[:, None])[:, 0]
+    task = Classification(Loss(label_smoothing=0.2), 4)
+    loss, sums = task.loss(nn.Identity(), batch)
+    torch.testing.assert_close(loss, (0.8 * hard - 0.2 * log_p.mean(dim=1)).mean())
+    torch.testing.assert_close(sums["loss"], loss * 11)
+    torch.testing.assert_close(task.per_sample(nn.Identity(), batch)["loss"], hard)
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 6, 10])
+def test_top5_is_told_only_where_it_says_something(num_classes):
+    task, batch = Classification(Loss(), num_classes), batch_of(num_classes)
+    numbers = task.summary(task.per_sample(nn.Identity(), batch), batch.labels)
+    assert ("top5" in numbers) == (num_classes > 5)
+    correct = (batch.inputs.argmax(dim=1) == batch.labels).sum().item()
+    assert (numbers["correct"], numbers["count"]) == (correct, 11)
+    assert numbers["top1"] == correct / 11
+
+
+def test_top5_counts_labels_among_the_five_highest():
+    inputs = torch.arange(7.0).repeat(7, 1)
+    batch = Batch(inputs, torch.arange(7))
+    values = Classification(Loss(), 7).per_sample(nn.Identity(), batch)
+    assert values["top5"].tolist() == [False, False, True, True, True, True, True]
+
+
+def test_the_confusion_matrix_agrees_with_the_accuracy():
+    task, batch = Classification(Loss(), 6), batch_of(6, 101)
+    values = task.per_sample(nn.Identity(), batch)
+    matrix = task.confusion_matrix(values, batch.labels)
+    assert matrix.diagonal().sum() == task.summary(values, batch.labels)["correct"]
+    assert matrix.sum(dim=1).tolist() == batch.labels.bincount(minlength=6).tolist()
+
+
+def test_weights_are_a_function_of_the_seed():
+    model = Model(name="knresnet13", options={"width": 0.25})
+
+    def weights(seed):
+        torch.manual_seed(seed + 100)
+        net = make_model(model, num_classes=3, in_chans=1, seed=seed)
+        return torch.cat([parameter.flatten() for parameter in net.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_an_option_cannot_be_given_twice():
+    model = Model(name="knresnet13", norm="kernel", options={"norm": "group"})
+    with pytest.raises(ValueError, match=r"model\.norm is given twice"):
+        make_model(model, num_classes=3, in_chans=1, seed=0)
+
+
+def test_better_is_more_correct_and_then_less_loss():
+    scores = [
+        score({"top1": top1, "loss": loss})
+        for top1, loss in ((0.5, math.nan), (0.5, 2.0), (0.5, 1.0), (0.6, 9.0))
+    ]
+    assert scores == sorted(scores)

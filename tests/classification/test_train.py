@@ -1,0 +1,299 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from classification import evaluate, train
+from classification.config import load_recipe
+from knorm.training.mistakes import run_program
+
+ROOT = Path(train.__file__).parents[1]
+QUICK = ["--model.options.width=0.25", "--data.limit=300", "--schedule.warmup_epochs=0"]
+FILES = {
+    "best",
+    "command.txt",
+    "config.yaml",
+    "confusion.csv",
+    "curves.png",
+    "environment.json",
+    "last",
+    "metrics.csv",
+    "metrics.jsonl",
+    "report.md",
+    "result.json",
+}
+
+
+def run(folder, *arguments):
+    train.main([*QUICK, f"--run_dir={folder}", *arguments])
+    return json.loads((folder / "result.json").read_text())
+
+
+def value(result, split, weights, metric):
+    (row,) = (
+        row
+        for row in result["results"]
+        if (row["split"], row["weights"], row["metric"]) == (split, weights, metric)
+    )
+    return row["value"]
+
+
+def evaluated(capsys, *arguments):
+    capsys.readouterr()
+    evaluate.main([str(argument) for argument in arguments])
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of two epochs."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    run(folder, "--epochs=2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_a_run_folder_tells_the_whole_story(folder, result):
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert load_recipe(folder).epochs == 2
+    assert f"--run_dir={folder}" in (folder / "command.txt").read_text()
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["processes"] == 1
+    for text in ("| test | best | top1 |", "python -m classification.train", "name: digits"):
+        assert text in (folder / "report.md").read_text()
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert result["parameters"] == sum(
+        tensor.numel() for tensor in load_file(folder / "last" / "model.safetensors").values()
+    )
+    assert result["macs"] > 0
+    assert result["seconds"] > result["training_seconds"] > 0
+    assert result["memory_bytes"] > 2**20
+
+
+def test_every_number_of_the_result_says_its_split_weights_and_count(result):
+    keys = {(row["split"], row["weights"], row["metric"]) for row in result["results"]}
+    assert keys == {
+        (split, weights, metric)
+        for split in ("val", "test")
+        for weights in ("best", "last")
+        for metric in ("top1", "top5", "loss")
+    }
+    assert {(row["split"], row["count"]) for row in result["results"]} == {
+        ("val", 144),
+        ("test", 300),
+    }
+
+
+def test_the_log_has_a_row_per_epoch_in_both_forms(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert [{name: float(text) for name, text in row.items()} for row in rows] == lines
+    assert [line["step"] for line in lines] == [9, 18]
+
+
+def test_the_confusion_matrix_is_that_of_the_best_weights_on_the_test_split(folder, result):
+    with (folder / "confusion.csv").open() as file:
+        table = list(csv.reader(file))
+    assert table[0][1:] == [str(digit) for digit in range(10)]
+    counts = torch.tensor([[int(count) for count in row[1:]] for row in table[1:]])
+    assert counts.sum() == 300
+    assert counts.diagonal().sum() / 300 == pytest.approx(value(result, "test", "best", "top1"))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("weights", ["best", "last"])
+def test_evaluating_the_folder_repeats_its_numbers_to_the_last_digit(
+    folder, result, capsys, split, weights
+):
+    numbers = evaluated(capsys, folder, "--split", split, "--weights", weights)
+    for metric in ("top1", "top5", "loss"):
+        assert numbers[metric] == value(result, split, weights, metric)
+    assert (numbers["split"], numbers["weights"]) == (split, weights)
+
+
+def test_sampled_statistics_repeat_for_a_seed_and_differ_between_seeds(folder, capsys):
+    losses = [
+        evaluated(capsys, folder, "--eval_stats", "sampled", "--seed", seed)["loss"]
+        for seed in (1, 1, 2)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(folder, result, tmp_path):
+    again = run(tmp_path / "again", "--epochs=2")
+    assert again["results"] == result["results"]
+    weights = [load_file(f / "last" / "model.safetensors") for f in (folder, tmp_path / "again")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    other = run(tmp_path / "other", "--epochs=2", "--seed=1")
+    assert other["results"] != result["results"]
+
+
+def test_the_test_split_has_no_say_in_what_is_best(folder, result, tmp_path, monkeypatch):
+    summary = train.Classification.summary
+
+    def spoiled(task, values, labels):
+        numbers = summary(task, values, labels)
+        return numbers | {"top1": 0.0, "loss": 99.0} if len(labels) == 300 else numbers
+
+    monkeypatch.setattr(train.Classification, "summary", spoiled)
+    blind = run(tmp_path / "blind", "--epochs=2")
+    assert blind["best_epoch"] == result["best_epoch"]
+    assert value(blind, "val", "best", "loss") == value(result, "val", "best", "loss")
+
+
+def test_without_validation_only_the_last_weights_are_tested(tmp_path, capsys):
+    result = run(tmp_path / "run", "--epochs=1", "--data.val_fraction=0")
+    assert {(row["split"], row["weights"]) for row in result["results"]} == {("test", "last")}
+    assert not (tmp_path / "run" / "best").exists()
+    numbers = evaluated(capsys, tmp_path / "run")
+    assert numbers["loss"] == value(result, "test", "last", "loss")
+
+
+def test_other_settings_repeat_their_numbers_too(tmp_path, capsys):
+    result = run(
+        tmp_path / "run",
+        "--epochs=1",
+        "--model.norm=batch",
+        "--data.scaling=standard",
+        "--launch.mixed_precision=no",
+        "--launch.channels_last=true",
+        "--optim.name=adamw",
+        "--optim.lr=0.001",
+        "--optim.clip_norm=1",
+        "--augment.crop_padding=1",
+        "--loss.label_smoothing=0.1",
+    )
+    numbers = evaluated(capsys, tmp_path / "run", "--split=val")
+    assert numbers["loss"] == value(result, "val", "best", "loss")
+
+
+def test_a_loss_without_bounds_ends_the_run_with_a_hint(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"in epoch 1: lower optim\.lr"):
+        run(tmp_path / "run", "--epochs=3", "--optim.lr=1e30")
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_runs_without_a_folder_are_numbered_under_their_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        train.main([*QUICK, "--epochs=1", "--name=mine"])
+    assert sorted(path.name for path in (tmp_path / "runs" / "mine").iterdir()) == ["0000", "0001"]
+
+
+def test_a_batch_larger_than_the_training_set_is_the_users_mistake(tmp_path):
+    with pytest.raises(ValueError, match="batch_size 5000 is more than the 300 training samples"):
+        run(tmp_path / "run", "--batch_size=5000")
+
+
+def test_ctrl_c_saves_the_last_step_and_exits_with_130(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "classification.train", *QUICK, "--epochs=10000"]
+    process = subprocess.Popen(
+        [*command, f"--run_dir={folder}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    for _ in range(600):
+        if (folder / "metrics.jsonl").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err.decode()
+    state = json.loads((folder / "last" / "state.json").read_text())
+    assert f"stopped by SIGINT after step {state['step']}" in out.decode()
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A working folder with recipes and trees that are wrong in one point each."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "key.yaml": "optim: {learning_rate: 0.1}",
+        "section.yaml": "optim: 0.1",
+        "value.yaml": "optim: {lr: fast}",
+        "broken.yaml": "optim: {lr: 1",
+        "twice.yaml": "epochs: 1\nepochs: 2",
+    }.items():
+        (tmp_path / name).write_text(text)
+    for place in ("classes/train/cat", "classes/test/dog", "single/train/cat", "taken/file"):
+        (tmp_path / place).mkdir(parents=True)
+
+
+FOLDER = ["--data.name=imagefolder", "--data.image_size=8"]
+MISTAKES = {
+    "an option that is not there": (["--optim.lrr=1"], "did you mean '--optim.lr'?"),
+    "the long name of an option": (["--optim.learning_rate=1"], "did you mean '--optim.lr'?"),
+    "a word for a number": (["--optim.lr=fast"], "--optim.lr: expected float, got 'fast'"),
+    "a number out of range": (["--optim.lr=-1"], "optim.lr must be positive"),
+    "a choice that is not there": (["--optim.name=sdg"], "did you mean 'sgd'?"),
+    "half an epoch": (["--epochs=1.5"], "--epochs: expected int"),
+    "no epoch": (["--epochs=0"], "epochs must be positive"),
+    "an argument without an option": (["mnist"], "unrecognized arguments: mnist"),
+    "an option without a value": (["--epochs"], "expected one argument"),
+    "a recipe that is not there": (["--config=digit"], "did you mean 'digits'?"),
+    "a file that is not there": (["--config=none.yaml"], "no such file"),
+    "a key that is not there": (["--config=key.yaml"], "key.yaml: optim.learning_rate: no such"),
+    "a value for a section": (["--config=section.yaml"], "section.yaml: optim: a section"),
+    "a wrong type in a file": (["--config=value.yaml"], "value.yaml: optim.lr: expected float"),
+    "a file that is no YAML": (["--config=broken.yaml"], "broken.yaml: line 1:"),
+    "a key that stands twice": (["--config=twice.yaml"], "epochs stands twice"),
+    "a net that is not there": (["--model.name=knresnet81"], "did you mean 'knresnet18'?"),
+    "an option the net has not": (["--model.options.widht=1"], "did you mean 'width'?"),
+    "a value the net refuses": (["--model.options.width=0.3"], "take whole ones"),
+    "a norm that is not there": (["--model.norm=kernl"], "did you mean 'kernel'?"),
+    "a stem that is not there": (["--model.stem=cifr"], "did you mean 'cifar'?"),
+    "a data set that is not there": (["--data.name=minst"], "did you mean 'mnist'?"),
+    "all data for validation": (["--data.val_fraction=1"], "data.val_fraction must lie in [0, 1)"),
+    "a size for images that have one": (["--data.image_size=8"], "data.image_size belongs to"),
+    "a folder without splits": ([*FOLDER, "--data.root=nowhere"], "it holds none of them"),
+    "a folder with one split": ([*FOLDER, "--data.root=single"], "it holds train"),
+    "classes that differ": ([*FOLDER, "--data.root=classes"], "class folders cat, dog"),
+    "a folder that is taken": (["--run_dir=taken"], "run_dir taken exists already"),
+    "a name that is a path": (["--name=a/b"], "name must be a plain folder name"),
+    "milestones without steps": (["--schedule.milestones=[1]"], "belongs to schedule.name"),
+    "nothing but warm-up": (["--schedule.warmup_epochs=12"], "must be less than epochs"),
+    "more processes than there are": (["--launch.processes=2"], "--num_processes 2"),
+}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2_before_any_process_group(
+    arguments, message, capsys, monkeypatch
+):
+    monkeypatch.setattr(train, "start", lambda launch: pytest.fail("a process group was opened"))
+    assert run_program(lambda: train.main(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not torch.distributed.is_initialized()
+
+
+def test_norms_that_need_gpus_for_several_processes_are_refused_without(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = ["--model.norm=sync_batch", "--launch.cpu=true"]
+    assert run_program(lambda: train.main(arguments)) == 2
+    assert "between GPUs only" in capsys.readouterr().err
+
+
+def test_the_shell_sees_the_exit_code():
+    command = [sys.executable, "-m", "classification.train", "--optim.lrr", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: --optim.lrr: no such option; did you mean '--optim.lr'?\n"
+    assert done.stdout == ""

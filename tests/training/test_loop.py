@@ -1,0 +1,79 @@
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import SGD
+
+from knorm.training.interrupt import Interrupted
+from knorm.training.loop import Trainer, gradient_step, train_epoch
+from knorm.training.progress import Progress
+
+
+def make_trainer(net, *, seed=0, rate=0.1):
+    accelerator = Accelerator(cpu=True)
+    model, optimizer = accelerator.prepare(net, SGD(net.parameters(), lr=9.0))
+    return Trainer(
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        rate_at=lambda step: rate / (step + 1),
+        seed=seed,
+    )
+
+
+def squares(model, batch):
+    """The mean of squares, so that the gradient of a weight w and input 1 is 2w."""
+    losses = model(batch).square().flatten()
+    return losses.mean(), {"loss": losses.sum(), "count": losses.new_full((), len(losses))}
+
+
+def train(trainer, batches, **options):
+    progress = Progress(epochs=1, steps=len(batches), unit="number", enabled=False)
+    return train_epoch(trainer, batches, gradient_step(trainer, squares, **options), progress)
+
+
+def one_weight(value):
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, value)
+    return net
+
+
+def test_every_step_uses_the_rate_of_its_number():
+    trainer = make_trainer(one_weight(1.0))
+    train(trainer, [torch.ones(4, 1)] * 2)
+    assert trainer.net.weight.item() == pytest.approx((1 - 0.1 * 2) * (1 - 0.05 * 2))
+    assert (trainer.epoch, trainer.step) == (1, 2)
+
+
+def test_the_means_weigh_samples_not_batches():
+    trainer = make_trainer(one_weight(1.0), rate=0.0)
+    means = train(trainer, [torch.ones(4, 1), torch.full((1, 1), 6.0)])
+    assert means["loss"] == pytest.approx((4 * 1 + 36) / 5)
+    assert means["seconds"] > 0
+    assert 0 <= means["data_wait"] <= 1
+
+
+def test_the_whole_gradient_is_clipped():
+    trainer = make_trainer(one_weight(1.0))
+    train(trainer, [torch.ones(1, 1)], clip_norm=0.5)
+    assert trainer.net.weight.item() == pytest.approx(1 - 0.1 * 0.5)
+
+
+def test_dropout_is_a_function_of_seed_and_step():
+    def weights(seed, before):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Dropout(), nn.Linear(8, 1))
+        torch.manual_seed(before)  # what was drawn before does not matter
+        train(make_trainer(net, seed=seed), [torch.ones(4, 8)] * 3)
+        return net[1].weight.detach().clone()
+
+    assert torch.equal(weights(1, before=5), weights(1, before=6))
+    assert not torch.equal(weights(1, before=5), weights(2, before=5))
+
+
+def test_a_run_stops_after_a_whole_step():
+    trainer = make_trainer(one_weight(1.0))
+    trainer.stop(2, None)
+    with pytest.raises(Interrupted):
+        train(trainer, [torch.ones(1, 1)] * 5)
+    assert trainer.step == 1

@@ -1,0 +1,98 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from knorm.training import mistakes
+from knorm.training.interrupt import Interrupted
+from knorm.training.mistakes import (
+    OneLineParser,
+    UserMistakeError,
+    check_positive,
+    check_range,
+    did_you_mean,
+    mistakes_of_the_user,
+    run_program,
+)
+
+
+def raiser(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("main", "code"),
+    [
+        (lambda: None, 0),
+        (raiser(UserMistakeError("no\nsuch  thing")), 2),
+        (raiser(Interrupted(2)), 130),
+        (raiser(Interrupted(15)), 143),
+        (raiser(KeyboardInterrupt()), 130),
+    ],
+)
+def test_a_program_ends_with_the_code_of_what_happened(main, code):
+    assert run_program(main) == code
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_program(raiser(ZeroDivisionError()))
+
+
+def test_a_mistake_is_one_line_and_only_the_first_process_prints_it(capsys, monkeypatch):
+    run_program(raiser(UserMistakeError("no\nsuch  thing")))
+    assert capsys.readouterr().err == "error: no such thing\n"
+    monkeypatch.setenv("RANK", "1")
+    run_program(raiser(UserMistakeError("no such thing")))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, UserMistakeError])
+def test_where_settings_are_judged_their_errors_are_the_users(error):
+    with pytest.raises(UserMistakeError, match="so"), mistakes_of_the_user():
+        raise error("so")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("optim.lrr", "optim.lr"), ("optim.learning_rate", "optim.lr"), ("zzz", None)],
+)
+def test_the_nearest_name_is_suggested(word, meant):
+    hint = did_you_mean(word, ["optim.name", "optim.lr", "epochs"])
+    assert hint == (f"; did you mean {meant!r}?" if meant else "")
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_positive_means_finite_and_above_zero(value):
+    with pytest.raises(ValueError, match="size must be positive"):
+        check_positive("size", value)
+
+
+def test_a_range_includes_its_ends_and_no_nan():
+    check_range("part", 0, 0, 1)
+    check_range("part", 1, 0, 1)
+    for value in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="part must lie between 0 and 1"):
+            check_range("part", value, 0, 1)
+
+
+def test_a_small_program_suggests_the_argument_that_was_meant():
+    parser = OneLineParser()
+    parser.add_argument("--weights", choices=("a", "b"))
+    with pytest.raises(UserMistakeError, match="--wieghts; did you mean '--weights'"):
+        parser.parse_args(["--wieghts", "a"])
+    with pytest.raises(UserMistakeError, match="invalid choice: 'c'"):
+        parser.parse_args(["--weights", "c"])
+
+
+def test_a_typing_mistake_waits_for_no_slow_library():
+    folder = Path(mistakes.__file__).parent
+    modules = ", ".join(f"knorm.training.{path.stem}" for path in folder.glob("[a-z]*.py"))
+    slow = {"torchmetrics", "torchvision", "matplotlib", "sklearn", "classification"}
+    code = f"import sys, {modules}; print(*sorted({slow!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
