@@ -44,23 +44,13 @@ def write_report(folder: Path, result: Row) -> None:
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     command = (folder / "command.txt").read_text(encoding="utf-8")
     recipe = (folder / "config.yaml").read_text(encoding="utf-8")
-    numbers = "\n".join(
-        "| {split} | {weights} | {metric} | {value:.6g} | {count} |".format_map(row)
-        for row in result["results"]
-    )
-    best = result["best_epoch"]
-    chosen = f"The best weights are those of epoch {best}, chosen on the validation split."
     text = f"""# {result["name"]}
 
 {result["epochs"]} epochs, seed {result["seed"]}, {in_time(result["seconds"])} on \
 {environment["device"]}, {environment["processes"]} process(es) with \
 {environment["threads"]} thread(s) each.
 
-| split | weights | metric | value | samples |
-| --- | --- | --- | --- | --- |
-{numbers}
-
-{chosen if best else "Without a validation split there are no best weights, only the last."}
+{score_table(result)}
 
 | parameters | MACs per sample | samples/s in training | peak memory |
 | --- | --- | --- | --- |
@@ -82,6 +72,19 @@ def write_report(folder: Path, result: Row) -> None:
 ```
 """
     (folder / "report.md").write_text(text, encoding="utf-8")
+
+
+def score_table(result: Row) -> str:
+    """Every score with its split, and how the best weights were chosen."""
+    rows = [
+        "| {split} | {weights} | {metric} | {value:.6g} | {count} |".format_map(row)
+        for row in result["results"]
+    ]
+    best = result["best_epoch"]
+    chosen = f"The best weights are those of epoch {best}, chosen on the validation split."
+    none = "Without a validation split there are no best weights, only the last."
+    head = "| split | weights | metric | value | samples |\n| --- | --- | --- | --- | --- |"
+    return "\n".join((head, *rows, "", chosen if best else none))
 
 
 def in_time(seconds: float) -> str:
