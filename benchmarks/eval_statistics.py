@@ -7,20 +7,21 @@ three ways; "sampled" several times, since it draws. Writes OUT.csv, a row for e
 OUT.md, made from OUT.csv and OUT.head.md if there is one.
 """
 
-import csv
 import statistics
+import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from jsonargparse import auto_cli
 
+from classification import compare
 from classification.data import load_data
 from classification.evaluate import evaluate_split, load_net
 from classification.task import Classification
 from knorm.kernel.ops import STATS
 from knorm.training.launch import start
+from knorm.training.mistakes import OneLineParser, run_program
 
 Row = Mapping[str, str]
 
@@ -77,8 +78,8 @@ def render(rows: Sequence[Row], head: str = "") -> str:
             draws = [statistics.stdev(net) for net in top1 if len(net) > 1]
             spread = f"{statistics.fmean(draws):.2f}" if draws else "0, deterministic"
             lines.append(
-                f"| {data} | {len(seeds)} | `{stats}` | {_mean_sd(accuracy, 2)} "
-                f"| {_mean_sd(loss, 4)} | {spread} |"
+                f"| {data} | {len(seeds)} | `{stats}` | {compare.mean_sd(accuracy, 2)} "
+                f"| {compare.mean_sd(loss, 4)} | {spread} |"
             )
     foot = (
         "Mean ± standard deviation over nets trained with different seeds, last weights, "
@@ -87,24 +88,18 @@ def render(rows: Sequence[Row], head: str = "") -> str:
     return "\n\n".join(part for part in (head.strip(), "\n".join(lines), foot) if part) + "\n"
 
 
-def _mean_sd(values: Sequence[float], digits: int) -> str:
-    text = f"{statistics.fmean(values):.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
-
-
-def main(run_dirs: list[Path], out: Path, sampled_seeds: int = 3) -> None:
+def main() -> None:
     """Evaluate the runs, write the rows and the table, print the table."""
-    rows = [row for run_dir in run_dirs for row in evaluate_run(run_dir, sampled_seeds)]
-    path, head = Path(f"{out}.csv"), Path(f"{out}.head.md")
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    with path.open(encoding="utf-8", newline="") as file:
-        text = render(list(csv.DictReader(file)), head.read_text("utf-8") if head.is_file() else "")
-    Path(f"{out}.md").write_text(text, encoding="utf-8")
-    print(text, end="")
+    parser = OneLineParser(prog="python -m benchmarks.eval_statistics", description=__doc__)
+    parser.add_argument("run_dirs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("--sampled_seeds", type=int, default=3, help="draws of each net")
+    parser.add_argument("--out", type=Path, required=True, help="OUT.csv and OUT.md are written")
+    options = parser.parse_args()
+    rows = [
+        row for folder in options.run_dirs for row in evaluate_run(folder, options.sampled_seeds)
+    ]
+    print(compare.write_table(rows, options.out, render), end="")
 
 
 if __name__ == "__main__":
-    auto_cli(main, as_positional=False)
+    sys.exit(run_program(main))

@@ -10,7 +10,7 @@ import csv
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,11 @@ def _mean(rows: Sequence[Row], column: str) -> float:
 
 
 def _mean_sd(rows: Sequence[Row], column: str, factor: float, digits: int) -> str:
-    values = [factor * value for value in _values(rows, column)]
+    return mean_sd([factor * value for value in _values(rows, column)], digits)
+
+
+def mean_sd(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation; of one value itself, of none a dash."""
     if not values:
         return "-"
     text = f"{statistics.fmean(values):.{digits}f}"
@@ -107,9 +111,12 @@ def read_rows(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> str:
-    """OUT.csv and OUT.md; returns the latter."""
+def write_table(
+    rows: Sequence[Mapping[str, Any]], out: Path, render: Callable[[Sequence[Row], str], str]
+) -> str:
+    """OUT.csv, and OUT.md as rendered from it and OUT.head.md; returns the latter."""
     path, head = Path(f"{out}.csv"), Path(f"{out}.head.md")
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n", restval="")
         writer.writeheader()
@@ -130,8 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         (read_run(folder, options.by) for folder in options.run_dirs),
         key=lambda row: (str(row[options.by]), row["seed"]),
     )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    print(write_table(rows, options.out), end="")
+    print(write_table(rows, options.out, render), end="")
 
 
 if __name__ == "__main__":

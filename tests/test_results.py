@@ -1,6 +1,5 @@
 """Tables in docs/results are what their records give; a stale one fails here."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -12,19 +11,16 @@ from classification import compare
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
-def rows(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def head(name):
     path = RESULTS / f"{name}.head.md"
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 TABLES = {
-    "cifar10-norms": lambda path: compare.render(rows(path), head(path.stem)),
-    "eval-statistics": lambda path: eval_statistics.render(rows(path), head(path.stem)),
+    "cifar10-norms": lambda path: compare.render(compare.read_rows(path), head(path.stem)),
+    "eval-statistics": lambda path: eval_statistics.render(
+        compare.read_rows(path), head(path.stem)
+    ),
     "training-step": lambda path: training_step.render(json.loads(path.read_text("utf-8"))),
 }
 

@@ -10,7 +10,7 @@ Source: Nasirigerdeh et al., Kernel Normalized Convolutional Networks, TMLR 2024
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ from knorm.choices import check_name
 from knorm.kernel import windows
 from knorm.kernel.autograd import CentredConv, ChannelMoments, statistics_dtype
 
-Stats = Literal["sampled", "expected", "plain"]
-STATS: tuple[Stats, ...] = ("sampled", "expected", "plain")
+Stats = Literal["expected", "plain", "sampled"]
+STATS: tuple[Stats, ...] = get_args(Stats)
 LEAST_VARIANCE = 0.25  # of what there is without dropout, see "bounded"
 
 PaddingMode = windows.PaddingMode
