@@ -157,9 +157,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size"):
             check_positive(name, getattr(self, name))
-        if self.schedule.warmup_epochs >= self.epochs:
+        if self.schedule.warmup_epochs > self.epochs:
             raise ValueError(
-                f"schedule.warmup_epochs must be less than epochs, got "
+                f"schedule.warmup_epochs must not be more than epochs, got "
                 f"{self.schedule.warmup_epochs} and {self.epochs}"
             )
         self.name = self.name or f"{self.data.name}-{self.model.name}"

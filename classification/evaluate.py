@@ -84,6 +84,9 @@ def load_net(options: Namespace) -> tuple[Recipe, nn.Module, dict[str, Any]]:
     if options.weights is None:
         options.weights = BEST if (options.run_dir / BEST).is_dir() else LAST
     weights, state = checkpoint.load(options.run_dir / options.weights)
+    missing = [name for name in ("mean", "std", "num_classes", "in_chans") if name not in state]
+    if missing:
+        raise ValueError(f"{options.run_dir / options.weights} does not say {missing[0]}")
     if options.eval_stats is not None:
         recipe.model = replace(recipe.model, eval_stats=options.eval_stats)
     if options.seed is not None:
@@ -95,7 +98,10 @@ def load_net(options: Namespace) -> tuple[Recipe, nn.Module, dict[str, Any]]:
         in_chans=state["in_chans"],
         seed=recipe.seed,
     )
-    net.load_state_dict(weights)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{options.run_dir} holds the weights of another net") from error
     return recipe, net, state
 
 
@@ -106,6 +112,7 @@ def show(options: Namespace, state: dict[str, Any], numbers: dict[str, Any]) -> 
         "split": options.split,
         "weights": options.weights,
         "epoch": state["epoch"],
+        "step": state["step"],
         "eval_stats": options.eval_stats or state["model"]["eval_stats"],
         "seed": state["seed"] if options.seed is None else options.seed,
     }
@@ -113,7 +120,7 @@ def show(options: Namespace, state: dict[str, Any], numbers: dict[str, Any]) -> 
     print(
         f"{options.split} top1 {100 * numbers['top1']:.2f} % "
         f"({numbers['correct']} of {numbers['count']}), loss {numbers['loss']:.4f}, "
-        f"{options.weights} weights (epoch {state['epoch']})",
+        f"{options.weights} weights ({state['epoch']} epochs, step {state['step']})",
         file=sys.stderr,
     )
 

@@ -91,9 +91,16 @@ def read_image(path: str, size: int) -> np.ndarray:
     """The middle of an image file as RGB, (size, size, 3) uint8: shorter side resized to `size`."""
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
-        image.draft("RGB", (size, size))  # lets JPEG decode at half, a quarter, ... of its size
-        square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise UserMistakeError(
+                    f"{path}: {image.mode} pixels; only those of 8 bits are read"
+                )
+            image.draft("RGB", (size, size))  # JPEG decodes at half, a quarter, ... of its size
+            square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+    except OSError as error:
+        raise UserMistakeError(f"{path}: not an image that can be read: {error}") from error
     return np.asarray(square)
 
 
@@ -118,7 +125,13 @@ def read_torchvision(name: str) -> Callable[[Data], Source]:
     def read(data: Data) -> Source:
         from torchvision import datasets
 
-        parts = [getattr(datasets, name)(data.root, train=t, download=True) for t in (True, False)]
+        make = getattr(datasets, name)
+        try:
+            parts = [make(data.root, train=train, download=True) for train in (True, False)]
+        except (OSError, RuntimeError) as error:
+            raise UserMistakeError(
+                f"{name} is not in data.root {data.root} and cannot be downloaded: {error}"
+            ) from error
         splits = [
             ResidentSplit(
                 _channels_first(torch.as_tensor(part.data)), torch.as_tensor(part.targets)
@@ -159,13 +172,16 @@ def folder_classes(root: str) -> list[str]:
     classes = {}
     for split in folder_splits(root):
         with os.scandir(Path(root, split)) as entries:
-            classes[split] = sorted(entry.name for entry in entries if entry.is_dir())
+            names = (entry.name for entry in entries if entry.is_dir())
+            classes[split] = sorted(name for name in names if not name.startswith("."))
         different = sorted(set(classes[split]) ^ set(classes["train"]))
         if different:
             raise UserMistakeError(
                 f"data.root {root}: train and {split} differ in the class folders "
                 f"{', '.join(different[:5])}"
             )
+    if len(classes["train"]) < 2:
+        raise UserMistakeError(f"data.root {root}: train needs two class folders or more")
     return classes["train"]
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from classification.config import Loss, Model
 from classification.data import Batch
-from knorm.models import create_model
+from knorm.choices import nearest
+from knorm.models import create_model, model_options
 from knorm.training import metrics
 from knorm.training.loop import Sums
 from knorm.training.seeds import seed_torch
@@ -24,6 +25,13 @@ def make_model(model: Model, *, num_classes: int, in_chans: int, seed: int) -> n
     twice = sorted(given.keys() & model.options.keys())
     if twice:
         raise ValueError(f"model.{twice[0]} is given twice, also in model.options")
+    taken = model_options(model.name)
+    for option in model.options:
+        if option not in taken:
+            raise ValueError(
+                f"model.options.{option}: {model.name} takes no such option"
+                f"{nearest(option, taken)} (--model.options '{{}}' drops those of the recipe)"
+            )
     seed_torch(seed)
     return create_model(
         model.name, num_classes=num_classes, in_chans=in_chans, **given, **model.options

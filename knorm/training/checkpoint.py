@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -48,5 +49,8 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         folder = old
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"{folder} holds no {WEIGHTS}; give a folder that a run has saved")
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    return load_file(folder / WEIGHTS), state
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return load_file(folder / WEIGHTS), state
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{folder} is damaged: {error}") from error

@@ -35,8 +35,8 @@ class Optim:
         check_positive("optim.lr", self.lr)
         check_range("optim.momentum", self.momentum, 0, 1)
         check_range("optim.weight_decay", self.weight_decay, 0, 1)
-        for beta in self.betas:
-            check_range("optim.betas", beta, 0, 1)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas must lie in [0, 1), got {self.betas}")
         if self.nesterov and self.momentum == 0:
             raise ValueError("optim.nesterov needs an optim.momentum above 0")
         if self.clip_norm is not None:

@@ -22,6 +22,7 @@ from torch.distributed import broadcast
 
 from knorm.training import checkpoint
 from knorm.training.interrupt import Interrupted
+from knorm.training.launch import world_size
 from knorm.training.loop import Trainer
 from knorm.training.mistakes import UserMistakeError
 
@@ -72,7 +73,8 @@ class Run:
         if not self.writes:
             return
         state = {"epoch": trainer.epoch, "step": trainer.step, "seed": trainer.seed}
-        metrics = self.rows[-1] if self.rows else {}
+        at_epochs_end = bool(self.rows) and self.rows[-1].get("step") == trainer.step
+        metrics = self.rows[-1] if at_epochs_end else None
         checkpoint.save(
             self.folder / name, trainer.net, finite(state | {"metrics": metrics} | self.facts)
         )
@@ -123,8 +125,10 @@ def create_run(
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:
-    """What to type to do the same again; the number of processes is in environment.json."""
-    return shlex.join(["python", "-m", module, *argv]) + "\n"
+    """What to type to do the same again, with as many processes."""
+    started = world_size()
+    launcher = ["accelerate", "launch", "--multi_gpu", "--num_processes", str(started)]
+    return shlex.join([*(launcher if started > 1 else ["python"]), "-m", module, *argv]) + "\n"
 
 
 def check_folder(folder: str | None) -> Path | None:
@@ -139,10 +143,12 @@ def check_folder(folder: str | None) -> Path | None:
 
 def make_folder(folder: Path | None, parent: Path) -> Path:
     """Create `folder`, or the first free number after the highest in `parent`."""
+    try:
+        (folder or parent).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserMistakeError(f"{folder or parent} cannot be made: {error.strerror}") from error
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         return folder
-    parent.mkdir(parents=True, exist_ok=True)
     while True:
         numbers = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
         new = parent / f"{max(numbers, default=-1) + 1:04d}"

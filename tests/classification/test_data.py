@@ -219,8 +219,31 @@ def test_a_class_without_images_is_refused(folder):
 def test_a_broken_image_is_named(folder):
     broken = folder / "train" / "cat" / "nested" / "0.jpg"
     broken.write_bytes(b"no image")
-    with pytest.raises(OSError, match=r"nested.0\.jpg"):
+    with pytest.raises(UserMistakeError, match=r"nested.0\.jpg: not an image"):
         load_data(folder_recipe(folder), Accelerator(cpu=True))
+
+
+def test_images_of_more_than_8_bits_are_refused_instead_of_clipped(folder):
+    deep = np.full((8, 8), 40000, dtype=np.uint16)
+    Image.fromarray(deep).save(folder / "train" / "cat" / "deep.png")
+    with pytest.raises(UserMistakeError, match=r"deep\.png: I;16 pixels"):
+        load_data(folder_recipe(folder), Accelerator(cpu=True))
+
+
+def test_hidden_folders_are_no_classes(folder):
+    (folder / "train" / ".cache").mkdir()
+    assert ".cache" not in load_data(folder_recipe(folder), Accelerator(cpu=True)).classes
+
+
+def test_a_set_that_cannot_be_downloaded_is_named(monkeypatch):
+    datasets = pytest.importorskip("torchvision.datasets")
+
+    def offline(root, *, train, download):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(datasets, "MNIST", offline)
+    with pytest.raises(UserMistakeError, match=r"MNIST is not in data\.root here.*no route"):
+        READERS["mnist"](Data(name="mnist", root="here"))
 
 
 @pytest.mark.parametrize("name", ["MNIST", "CIFAR10"])

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,6 +215,32 @@ def test_ctrl_c_saves_the_last_step_and_exits_with_130(tmp_path):
     assert process.returncode == 130, err.decode()
     state = json.loads((folder / "last" / "state.json").read_text())
     assert f"stopped by SIGINT after step {state['step']}" in out.decode()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert state["metrics"] in (None, rows[-1] if rows[-1]["step"] == state["step"] else None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda run: (run / "best" / "state.json").unlink(), "is damaged"),
+        (lambda run: (run / "best" / "state.json").write_text("{"), "is damaged"),
+        (lambda run: (run / "best" / "state.json").write_text("{}"), "does not say mean"),
+        (lambda run: (run / "best" / "model.safetensors").write_bytes(b"0" * 40), "is damaged"),
+        (
+            lambda run: (run / "config.yaml").write_text(
+                (run / "config.yaml").read_text().replace("width: 0.25", "width: 0.5")
+            ),
+            "weights of another net",
+        ),
+    ],
+)
+def test_evaluating_a_damaged_run_is_one_line(folder, tmp_path, capsys, damage, words):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    damage(copy)
+    assert run_program(lambda: evaluate.main([str(copy)])) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
 
 
 @pytest.fixture
@@ -228,7 +255,14 @@ def files(tmp_path, monkeypatch):
         "twice.yaml": "epochs: 1\nepochs: 2",
     }.items():
         (tmp_path / name).write_text(text)
-    for place in ("classes/train/cat", "classes/test/dog", "single/train/cat", "taken/file"):
+    for place in (
+        "classes/train/cat",
+        "classes/test/dog",
+        "single/train/cat",
+        "taken/file",
+        "one/train/cat",
+        "one/val/cat",
+    ):
         (tmp_path / place).mkdir(parents=True)
 
 
@@ -252,6 +286,8 @@ MISTAKES = {
     "a key that stands twice": (["--config=twice.yaml"], "epochs stands twice"),
     "a net that is not there": (["--model.name=knresnet81"], "did you mean 'knresnet18'?"),
     "an option the net has not": (["--model.options.widht=1"], "did you mean 'width'?"),
+    "another net with this one's options": (["--model.name=resnet18"], "--model.options '{}'"),
+    "a moment that never fades": (["--optim.betas=[0.9,1.0]"], "optim.betas must lie in [0, 1)"),
     "a value the net refuses": (["--model.options.width=0.3"], "take whole ones"),
     "a norm that is not there": (["--model.norm=kernl"], "did you mean 'kernel'?"),
     "a stem that is not there": (["--model.stem=cifr"], "did you mean 'cifar'?"),
@@ -261,10 +297,11 @@ MISTAKES = {
     "a folder without splits": ([*FOLDER, "--data.root=nowhere"], "it holds none of them"),
     "a folder with one split": ([*FOLDER, "--data.root=single"], "it holds train"),
     "classes that differ": ([*FOLDER, "--data.root=classes"], "class folders cat, dog"),
+    "one class only": ([*FOLDER, "--data.root=one"], "needs two class folders"),
     "a folder that is taken": (["--run_dir=taken"], "run_dir taken exists already"),
     "a name that is a path": (["--name=a/b"], "name must be a plain folder name"),
     "milestones without steps": (["--schedule.milestones=[1]"], "belongs to schedule.name"),
-    "nothing but warm-up": (["--schedule.warmup_epochs=12"], "must be less than epochs"),
+    "nothing but warm-up": (["--schedule.warmup_epochs=13"], "must not be more than epochs"),
     "more processes than there are": (["--launch.processes=2"], "--num_processes 2"),
 }
 
