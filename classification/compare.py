@@ -24,7 +24,6 @@ COLUMNS = {  # heading: (column, factor, digits)
     "test top-1 %": ("test.top1", 100, 2),
     "val top-1 %": ("val.top1", 100, 2),
     "test loss": ("test.loss", 1, 4),
-    "samples/s": ("samples_per_second", 1, 0),
     "peak MiB": ("memory_bytes", 2**-20, 0),
 }
 
@@ -65,7 +64,7 @@ def render(rows: Sequence[Row], head: str = "") -> str:
     for row in rows:
         groups.setdefault(row[by], []).append(row)
     lines = [
-        ["", "runs", *COLUMNS, "parameters", "MMACs"],
+        ["", "seeds", *COLUMNS, "parameters", "MMACs"],
         ["---"] * (len(COLUMNS) + 4),
     ]
     ranked = sorted(groups, key=lambda name: -_mean(groups[name], "test.top1"))
@@ -73,13 +72,13 @@ def render(rows: Sequence[Row], head: str = "") -> str:
         members = groups[name]
         cells = [_mean_sd(members, *column) for column in COLUMNS.values()]
         size, macs = int(members[0]["parameters"]), int(members[0]["macs"]) / 1e6
-        lines.append([f"`{name}`", str(len(members)), *cells, f"{size:,}", f"{macs:.1f}"])
+        seeds = ", ".join(sorted(row["seed"] for row in members))
+        lines.append([f"`{name}`", seeds, *cells, f"{size:,}", f"{macs:.1f}"])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     first = rows[0]
-    seeds = sorted({int(row["seed"]) for row in rows})
     foot = (
-        f"Mean ± standard deviation over runs (seeds {', '.join(map(str, seeds))}), last weights, "
-        f"{first['epochs']} epochs. {first['device']}, {first['processes']} process(es) of "
+        f"Mean ± standard deviation over seeds, last weights, {first['epochs']} epochs. "
+        f"{first['device']}, {first['processes']} process(es) of "
         f"{first['threads']} thread(s), torch {first['torch']}."
     )
     return "\n\n".join(part for part in (head.strip(), table, foot) if part) + "\n"

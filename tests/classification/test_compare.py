@@ -37,8 +37,8 @@ def test_the_table_gives_mean_and_deviation_over_runs_best_setting_first(tmp_pat
     out = tmp_path / "out" / "table"
     compare.main([*runs, "--by", "model.norm", "--out", str(out)])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
-    assert lines[0].startswith("| `kernel` | 1 | 80.00 | - |")
-    assert lines[1].startswith("| `batch` | 2 | 71.00 ± 1.41 | - |")
+    assert lines[0].startswith("| `kernel` | 0 | 80.00 | - |")
+    assert lines[1].startswith("| `batch` | 0, 1 | 71.00 ± 1.41 | - |")
     assert (tmp_path / "out" / "table.md").read_text() == compare.render(
         compare.read_rows(tmp_path / "out" / "table.csv")
     )

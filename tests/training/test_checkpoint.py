@@ -21,7 +21,9 @@ def test_weights_and_state_come_back_as_they_were(tmp_path):
         assert torch.equal(weights[name], tensor)
 
 
-@pytest.mark.parametrize("wrap", [lambda net: net, Wrapped, torch.compile], ids=str)
+@pytest.mark.parametrize(
+    "wrap", [lambda net: net, Wrapped, torch.compile], ids=["plain", "wrapped", "compiled"]
+)
 def test_names_are_those_of_the_plain_net(wrap):
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     assert checkpoint.clean(wrap(net).state_dict()).keys() == net.state_dict().keys()
