@@ -105,6 +105,19 @@ def _by_dims(*classes: Builder, **defaults) -> Builder:
     return lambda channels, dims, **options: classes[dims - 1](channels, **defaults | options)
 
 
+_KERNEL = ("dropout_p", "eps", "eval_stats", "bounded")
+_AFFINE = ("eps", "affine", "device", "dtype")
+_RUNNING = ("momentum", "track_running_stats", *_AFFINE)
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "batch": _RUNNING,
+    "sync_batch": (*_RUNNING, "process_group"),
+    "group": ("groups", *_AFFINE),
+    "layer": _AFFINE,
+    "instance": _RUNNING,
+    "local_context": ("channels_per_group", "window_size", *_AFFINE),
+    "kernel": ("kernel_size", "stride", "padding", "padding_mode", *_KERNEL),
+    "none": (),
+}
 _BUILDERS: dict[str, Builder] = {
     "batch": _by_dims(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
     "sync_batch": lambda channels, dims, **options: nn.SyncBatchNorm(channels, **options),
@@ -125,18 +138,19 @@ def make_norm(kind: NormKind, channels: int, *, dims: int = 2, **options) -> nn.
             space, i.e. one group), "instance" (`affine`, default True), "local_context"
             (`channels_per_group`, `window_size`), "kernel" (`KernelNorm`, default kernel 1) or
             "none".
-        options: the norm's own, in torch's spelling: eps, momentum, affine, ...
+        options: the norm's own: eps, momentum, affine, device, dtype, ...
 
     Raises:
         ValueError: an unknown kind, option or number of groups; the message names what is possible.
     """
-    check_name("norm", kind, NORM_KINDS)
-    if dims not in (1, 2, 3):
-        raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
-    try:
-        return _BUILDERS[kind](channels, dims, **options)
-    except TypeError as error:
-        raise ValueError(f"norm {kind!r}: {str(error).split('() ')[-1]}") from None
+    _check_kind(kind, dims)
+    if not isinstance(channels, int) or channels < 1:
+        raise ValueError(f"channels takes a whole number from 1 up, got {channels!r}")
+    if kind in ("kernel", "none"):  # they hold no tensors
+        options = {name: v for name, v in options.items() if name not in ("device", "dtype")}
+    for name in options:
+        check_name(f"option of norm {kind!r}:", name, _OPTIONS[kind])
+    return _BUILDERS[kind](channels, dims, **options)
 
 
 def make_conv(
@@ -160,7 +174,9 @@ def make_conv(
     which normalizes the input, and "none". `kernel_options` (dropout_p, eval_stats, ...) go to
     `KNConv` and concern no other kind.
     """
-    check_name("norm", kind, NORM_KINDS)
+    _check_kind(kind, dims)
+    for name in kernel_options or {}:
+        check_name("option of KNConv:", name, (*_KERNEL, "group_stats", "device", "dtype"))
     if bias is None:
         bias = kind in ("kernel", "none")
     table, options = (_KN_CONVS, kernel_options or {}) if kind == "kernel" else (_CONVS, {})
@@ -214,13 +230,21 @@ def conv_unit(
         kernel_options=kernel_options,
     )
     if kind in ("kernel", "none"):
+        if norm_options:
+            raise ValueError(f"a unit of kind {kind!r} has no norm to take {dict(norm_options)}")
         return conv
     norm = make_norm(kind, out_channels, dims=dims, **norm_options or {})
     return nn.Sequential(OrderedDict(conv=conv, norm=norm))
 
 
+def _check_kind(kind: str, dims: int) -> None:
+    check_name("norm", kind, NORM_KINDS)
+    if dims not in (1, 2, 3):
+        raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
+
+
 def _check_divides(number: int, channels: int, name: str) -> None:
-    if number < 1 or channels % number:
+    if not isinstance(number, int) or number < 1 or channels % number:
         possible = [str(n) for n in range(1, channels + 1) if channels % n == 0]
         raise ValueError(
             f"{name}={number} does not divide {channels} channels; possible: {', '.join(possible)}"

@@ -46,6 +46,12 @@ def test_group_norm_groups_channels_and_layer_is_one_group():
 
 
 @pytest.mark.parametrize("kind", NORM_KINDS)
+def test_every_kind_is_made_on_a_device_and_in_a_dtype(kind):
+    norm = make_norm(kind, 64, device="meta", dtype=torch.double)
+    assert all(p.device.type == "meta" and p.dtype == torch.double for p in norm.parameters())
+
+
+@pytest.mark.parametrize("kind", NORM_KINDS)
 def test_affine_and_epsilon_reach_every_kind_that_has_them(kind):
     options = {} if kind in ("kernel", "none") else {"affine": False}
     if kind != "none":
@@ -98,12 +104,10 @@ def test_a_unit_is_a_convolution_with_its_norm(kind):
 
 
 def test_options_reach_the_norm_or_the_kernel_normalized_convolution():
-    options = {
-        "norm_options": {"momentum": 0.3},
-        "kernel_options": {"dropout_p": 0.4, "eval_stats": "plain"},
-    }
-    assert conv_unit("batch", 3, 8, 3, **options).norm.momentum == 0.3
-    kernel = conv_unit("kernel", 3, 8, 3, **options)
+    kernel_options = {"dropout_p": 0.4, "eval_stats": "plain"}
+    batch = conv_unit("batch", 3, 8, 3, norm_options={"momentum": 0.3})
+    assert batch.norm.momentum == 0.3
+    kernel = conv_unit("kernel", 3, 8, 3, kernel_options=kernel_options)
     assert (kernel.dropout_p, kernel.eval_stats) == (0.4, "plain")
     assert make_conv("kernel", 3, 8, 3, bias=False).bias is None
     assert isinstance(make_conv("group", 4, 8, 3, dims=1, groups=2), nn.Conv1d)
@@ -118,9 +122,18 @@ def test_options_reach_the_norm_or_the_kernel_normalized_convolution():
         (lambda: make_norm("group", 8, groups=0), "possible: 1, 2, 4, 8"),
         (lambda: make_norm("local_context", 9), "possible: 1, 3, 9"),
         (lambda: make_norm("local_context", 8, dims=3), "2 spatial dimensions, not 3"),
-        (lambda: make_norm("batch", 8, grups=2), "norm 'batch': .*grups"),
-        (lambda: make_norm("none", 8, eps=1), "norm 'none': .*eps"),
+        (lambda: make_norm("batch", 8, momentun=2), "did you mean 'momentum'.*track_running_stats"),
+        (lambda: make_norm("group", 8, num_groups=2), "did you mean 'groups'"),
+        (lambda: make_norm("group", 8, groups=2.0), "possible: 1, 2, 4, 8"),
+        (lambda: make_norm("none", 8, eps=1), "unknown option of norm 'none': 'eps'"),
         (lambda: make_norm("batch", 8, dims=4), "dims must be 1, 2 or 3"),
+        (lambda: make_norm("batch", -4), "channels takes a whole number"),
+        (lambda: conv_unit("kernel", 3, 8, 3, dims=0), "dims must be 1, 2 or 3"),
+        (lambda: conv_unit("kernel", 3, 8, 3, norm_options={"eps": 1}), "has no norm to take"),
+        (
+            lambda: make_conv("kernel", 3, 8, 3, kernel_options={"foo": 1}),
+            "unknown option of KNConv",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_what_is_possible(make, words):

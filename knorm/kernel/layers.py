@@ -16,7 +16,7 @@ class _KernelStats(nn.Module):
     eps: float
 
     def _set_stats(self, dropout_p: float, eps: float, eval_stats: Stats, bounded: bool) -> None:
-        ops.check_options(dropout_p, eval_stats)
+        ops.check_options(dropout_p, eval_stats, eps)
         self.dropout_p = dropout_p
         self.eps = eps
         self.eval_stats = eval_stats

@@ -77,7 +77,7 @@ def window_stats(
     Returns:
         `WindowStats` in float32 (float64 for float64 inputs).
     """
-    check_options(dropout_p, stats)
+    check_options(dropout_p, stats, eps)
     num_dims = x.dim() - 2
     kernel_size = windows.ntuple(kernel_size, num_dims, "kernel_size")
     stride = windows.ntuple(stride, num_dims, "stride")
@@ -236,7 +236,9 @@ def kn_conv(
     num_dims = weight.dim() - 2
     batch = _batched(x, num_dims)
     if batch.shape[1] != weight.shape[1] * groups:
-        raise ValueError(f"expected {weight.shape[1] * groups} channels, got {batch.shape[1]}")
+        raise ValueError(
+            f"expected input of {weight.shape[1] * groups} channels, got {batch.shape[1]}"
+        )
     unit_stats = window_stats(
         batch,
         weight.shape[2:],
@@ -305,8 +307,10 @@ def _batched(x: Tensor, num_dims: int) -> Tensor:
     return x if x.dim() == num_dims + 2 else x.unsqueeze(0)
 
 
-def check_options(dropout_p: float, stats: str) -> None:
-    """One clear line for a probability or a name that cannot be."""
-    if not 0 <= dropout_p < 1:
-        raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
+def check_options(dropout_p: float, stats: str, eps: float) -> None:
+    """One clear line for a probability, a name or an epsilon that cannot be."""
+    if not isinstance(dropout_p, int | float) or not 0 <= dropout_p < 1:
+        raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p!r}")
+    if not isinstance(eps, int | float) or eps < 0:
+        raise ValueError(f"eps must be a number from 0 up, got {eps!r}")
     check_name("stats", stats, STATS)

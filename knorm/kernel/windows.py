@@ -22,13 +22,13 @@ PADDING_MODES = {
 }
 
 
-def ntuple(value: int | Sequence[int], num_dims: int, name: str) -> tuple[int, ...]:
-    """`value` once per spatial dimension."""
-    if isinstance(value, int):
-        return (value,) * num_dims
-    if len(value) != num_dims:
-        raise ValueError(f"{name} takes an int or {num_dims} ints, got {tuple(value)}")
-    return tuple(value)
+def ntuple(value: int | Sequence[int], num_dims: int, name: str, least: int = 1) -> tuple[int, ...]:
+    """`value` once per spatial dimension; none below `least`."""
+    each = (value,) * num_dims if isinstance(value, int) else value
+    is_right = isinstance(each, Sequence) and len(each) == num_dims
+    if not is_right or not all(isinstance(size, int) and size >= least for size in each):
+        raise ValueError(f"{name} takes an int or {num_dims} ints from {least} up, got {value!r}")
+    return tuple(each)
 
 
 def padding_pairs(
@@ -50,7 +50,7 @@ def padding_pairs(
         return [(total // 2, total - total // 2) for total in totals]
     if isinstance(padding, str):
         raise ValueError(f"padding={padding!r}: choose 'same', 'valid' or a number of elements")
-    return [(p, p) for p in ntuple(padding, len(kernel_size), "padding")]
+    return [(p, p) for p in ntuple(padding, len(kernel_size), "padding", least=0)]
 
 
 def pad_input(

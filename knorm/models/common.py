@@ -135,7 +135,7 @@ class NetOptions:
             out_channels,
             *args,
             bias=self._conv_bias(),
-            norm_options=self._norm_options(out_channels),
+            norm_options=None if self.norm == "kernel" else self._norm_options(out_channels),
             kernel_options=self._kernel_options(self.dropout_p),
             **options,
         )

@@ -237,6 +237,12 @@ def test_repr_shows_every_setting_that_is_not_the_default():
         (lambda: layers.KNConv2d(3, 4, 3, groups=2), "divisible by groups"),
         (lambda: layers.KernelNorm2d(3, 2, "same"), "stride 1"),
         (lambda: layers.KernelNorm2d((3, 3, 3)), "kernel_size takes an int or 2 ints"),
+        (lambda: layers.KernelNorm2d(0), "kernel_size takes .* from 1 up, got 0"),
+        (lambda: layers.KernelNorm2d(3.0), "kernel_size takes .*got 3.0"),
+        (lambda: layers.KernelNorm2d(2, 0), "stride takes .* from 1 up"),
+        (lambda: layers.KernelNorm2d(2, 1, -1), "padding takes .* from 0 up, got -1"),
+        (lambda: layers.KernelNorm2d(eps=-1), "eps must be"),
+        (lambda: layers.KernelNorm2d(dropout_p="a"), "dropout_p must be"),
         (lambda: layers.KernelNorm2d(padding_mode="mirror"), "reflect"),
     ],
 )
