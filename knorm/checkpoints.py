@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # Where trainers put the model's state dict within their checkpoint.
-_WRAPPINGS = ("model", "model_state_dict")
+_WRAPPINGS = ("model", "model_state_dict", "model_ema")
 
 _TORCHVISION_RESNET = {
     r"conv1\.(\w+)": r"features.stem.unit.conv.\1",
@@ -43,20 +43,25 @@ def load_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{fspath(path)} holds more than tensors: it was not read") from error
+        raise ValueError(
+            f"{fspath(path)} is no checkpoint, or holds more than tensors: it was not read"
+        ) from error
 
 
 def convert_norm_torch_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """The authors' published KNResNet (13, 18, 34, 50) or kernel-normalized ResNet-8, our keys.
 
-    The net is recognised by its keys. A checkpoint that holds the state dict as "model" or
-    "model_state_dict" will do, and keys may begin with "module.". Tensors stay as they are, so
-    any number of classes and either stem are converted alike.
+    The net is recognised by its keys. A checkpoint that holds the state dict as "model",
+    "model_state_dict" or "model_ema" will do (the first of them that is there), and keys may begin
+    with "module.". Tensors stay as they are, so any number of classes and either stem are
+    converted alike.
 
     Raises:
         ValueError: not one of those nets, or not all of it; the message names a key.
     """
     tensors = _unwrap(state_dict)
+    if any(key.startswith("features.") for key in tensors):
+        raise ValueError("these keys are ours already: load the state dict as it is")
     tables = {net: _tensor_names(names) for net, names in _published_nets()}
     net = max(tables, key=lambda name: len(tables[name].keys() & tensors.keys()))
     table = tables[net]
@@ -90,9 +95,13 @@ def _torchvision_name(key: str) -> str:
 def _unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict itself, without "module." before its keys."""
     for name in _WRAPPINGS:
-        if isinstance(checkpoint.get(name), Mapping):
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(name), Mapping):
             checkpoint = checkpoint[name]
-    return {key.removeprefix("module."): tensor for key, tensor in checkpoint.items()}
+    if not isinstance(checkpoint, Mapping) or not all(isinstance(key, str) for key in checkpoint):
+        raise ValueError(f"a state dict maps names to tensors, got a {type(checkpoint).__name__}")
+    tensors = {key.removeprefix("module."): tensor for key, tensor in checkpoint.items()}
+    tensors.pop("n_averaged", None)  # an averaged model's count
+    return tensors
 
 
 def _some(keys: list[str]) -> str:

@@ -64,6 +64,8 @@ class LocalContextNorm(nn.Module):
             self.bias = nn.Parameter(torch.zeros(num_channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != self.num_channels:
+            raise ValueError(f"expected (N, {self.num_channels}, H, W), got {tuple(x.shape)}")
         groups = x.to(statistics_dtype(x)).unflatten(1, (-1, self.channels_per_group))
         groups = groups - groups.mean((2, 3, 4), keepdim=True)  # keeps the squares below small
         mean, square = (self._window_mean(m.mean(2)) for m in (groups, groups.square()))

@@ -313,6 +313,26 @@ class Program:
 
 def test_a_file_with_a_program_in_it_is_refused_and_not_run(tmp_path):
     torch.save({"model": Program(tmp_path / "made")}, tmp_path / "net.pth")
-    with pytest.raises(ValueError, match=r"net.pth holds more than tensors: it was not read"):
+    with pytest.raises(ValueError, match=r"net.pth is no checkpoint, or holds more than tensors"):
         load_checkpoint(tmp_path / "net.pth")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("given", [None, [1], {1: torch.ones(1)}])
+def test_what_is_no_state_dict_is_refused(given):
+    with pytest.raises(ValueError, match="a state dict maps names to tensors"):
+        convert_norm_torch_state_dict(given)
+
+
+def test_a_state_dict_of_ours_is_not_taken_for_a_published_one():
+    with pytest.raises(ValueError, match="ours already"):
+        convert_norm_torch_state_dict(create_model("knresnet13", num_classes=10).state_dict())
+
+
+def test_an_averaged_model_converts():
+    shapes = knresnet_shapes(18, 3)
+    state = {f"module.{name}.weight": torch.ones(shape) for name, shape in shapes.items()}
+    state |= {f"module.{name}.bias": torch.ones(shape[0]) for name, shape in shapes.items()}
+    plain = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    averaged = {"model_ema": state | {"n_averaged": torch.tensor(3)}}
+    assert convert_norm_torch_state_dict(averaged) == convert_norm_torch_state_dict(plain)
