@@ -27,7 +27,7 @@ def plan(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData) -> str:
     """The first screen: net, data, arithmetic of the batch, rate, folder."""
     num_processes = trainer.accelerator.num_processes
     sizes = "  ".join(f"{name} {len(split.labels)}" for name, split in data.splits.items())
-    per_epoch = len(data.labels("train")) // recipe.batch_size
+    per_epoch = trainer.steps_per_epoch
     steps, augment = recipe.epochs * per_epoch, recipe.augment
     first, last = (trainer.rate_at(step) for step in (0, steps - 1))
     return f"""\

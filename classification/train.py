@@ -85,6 +85,7 @@ def make_trainer(
             peak * fraction_at(schedule, step, steps=steps, steps_per_epoch=per_epoch)
         ),
         seed=recipe.seed,
+        steps_per_epoch=per_epoch,
     )
 
 
@@ -115,8 +116,9 @@ def open_run(recipe: Recipe, data: ImageData, accelerator: Accelerator, argv: Se
 def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Classification) -> None:
     """Train epoch by epoch; validate, record and save after each."""
     step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
-    steps = steps_per_epoch(len(data.labels("train")), recipe.batch_size)
-    progress = Progress(epochs=recipe.epochs, steps=steps, unit="img", enabled=run.writes)
+    progress = Progress(
+        epochs=recipe.epochs, steps=trainer.steps_per_epoch, unit="img", enabled=run.writes
+    )
     with (
         stop_on_signal(leader=run.writes) as trainer.stop,
         run.saved_when_stopped(trainer),

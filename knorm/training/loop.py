@@ -35,6 +35,8 @@ class Trainer:
     rate_at: Callable[[int], float]
     """learning rate of a step, counted from 0"""
     seed: int
+    steps_per_epoch: int
+    """optimizer steps that make up an epoch"""
     stop: Stop = field(default_factory=Stop)
     epoch: int = 0
     """epochs completed"""

@@ -18,6 +18,7 @@ def make_trainer(net, *, seed=0, rate=0.1):
         optimizer=optimizer,
         rate_at=lambda step: rate / (step + 1),
         seed=seed,
+        steps_per_epoch=1,
     )
 
 
