@@ -117,6 +117,9 @@ def _unit_moments(x: Tensor, dropouts: list[tuple[Tensor | None, float]], geomet
     """From x (N, S, C, *space) and M dropouts (keep, scale) to the moments of every unit.
 
     Returns `center` (N, S, 1, ...), and M means less center and M variances (N, S, *out).
+
+    A pixel's mean is kept in two parts, level + pixel_offset: the level is a constant and may be
+    large, the offset is small and carries the gradient. `elements` are the pixel means less center.
     """
     level = _level(x)
     split = (x.shape[1], len(dropouts))
@@ -147,7 +150,7 @@ def keep_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
     count = x.numel()
     words = torch.randint(-(2**63), 2**63 - 1, ((count + 3) // 4,), device=x.device)
     keep = words.view(torch.int16)[:count] >= threshold - 2**15
-    if x.stride(2) == 1:  # channels_last
+    if x.stride(2) == 1:  # channels_last: random numbers in the order of memory
         samples, groups, channels, *space = x.shape
         keep = keep.view(samples, *space, groups, channels).movedim((-2, -1), (1, 2))
     else:
@@ -196,6 +199,10 @@ def normalized_conv(
 
 def _rest(elements: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
     """What the levels, less their unit's mean, bring to the output, and the bias.
+
+    Output o of a window gets the sum over its K elements of w[o, k] * elements[k] with
+    w[o, k] = weight[o, :, k].sum(), since a level is the same for all channels; the bias is one
+    more column of w against a column of ones.
 
     elements (N, S, *out, K) -> (N, S, O / S, *out) in the memory format of `out`. A product of
     matrices: 1x1 convolutions with so few channels are several times slower.
