@@ -99,8 +99,8 @@ class KernelNorm1d(_KernelNorm):
         eval_stats: the statistics in evaluation: "expected" (the mean and variance that training
             sees on average, in closed form), "plain" (without dropout) or "sampled" (dropout goes
             on, as in the authors' code).
-        bounded: keep dropout from hiding nearly all of a unit's variance, which would blow the
-            unit up; see `knorm.window_stats`. False: exactly as published.
+        bounded: keep dropout from blowing up a unit of which it hides nearly all, see
+            `knorm.window_stats`. False: exactly as published.
 
     Source: Nasirigerdeh et al., Kernel Normalized Convolutional Networks, TMLR 2024, section 3.
     """

@@ -22,7 +22,7 @@ from knorm.kernel.autograd import CentredConv, ChannelMoments, statistics_dtype
 
 Stats = Literal["expected", "plain", "sampled"]
 STATS: tuple[Stats, ...] = get_args(Stats)
-LEAST_VARIANCE = 0.25  # of what there is without dropout, see "bounded"
+MAX_RMS = 3.0  # of a normalized unit, see "bounded"
 
 PaddingMode = windows.PaddingMode
 Size = int | Sequence[int]
@@ -66,12 +66,12 @@ def window_stats(
         dropout_p: probability in [0, 1) with which an element is dropped from the statistics.
         stats: "sampled" draws the dropout (training); "expected" takes the mean and variance that
             dropout gives on average, in closed form; "plain" ignores dropout_p.
-        bounded: with "sampled", never let a unit's variance fall below a quarter of V + d**2, where
-            V is its variance without dropout and d the part of its mean that was dropped. Only
-            units in which dropout hid nearly all that there is (the one lit pixel of a dark
-            window) come near that; without it they are blown up to 1 / sqrt(eps) = 316 times
-            their size. All others, and every unit that loses nothing, are exactly as published.
-            False: the published rule everywhere.
+        bounded: with "sampled", never let the root mean square of a normalized unit (about 1 in an
+            ordinary one) pass 3: its variance is at least (V + (M - mean)**2) / 9, where M and V
+            are its mean and variance without dropout. Units come near that only where dropout hid
+            nearly all that there is (the one lit pixel of a dark window) or nothing of a constant,
+            bright window; without it they are blown up to 1 / sqrt(eps) = 316 times their size.
+            All other units are exactly as published. False: the published rule everywhere.
         eps: added to the variance.
 
     Returns:
@@ -108,9 +108,8 @@ def _sampled_moments(
         return center, offset, var
     center, offsets, variances = _unit_moments(x, [(keep, scale), (None, 1.0)], geometry)
     (offset, true_offset), (var, true_var) = offsets, variances
-    hidden_mean = center + true_offset - (center + offset) / scale
-    least = LEAST_VARIANCE * (true_var + hidden_mean.square())
-    return center, offset, torch.maximum(var, least)
+    mean_square = true_var + (true_offset - offset).square()  # of the unit less the mean it gets
+    return center, offset, torch.maximum(var, mean_square / MAX_RMS**2)
 
 
 def _unit_moments(x: Tensor, dropouts: list[tuple[Tensor | None, float]], geometry):
