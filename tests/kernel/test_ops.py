@@ -117,7 +117,7 @@ def test_neighbouring_elements_are_dropped_independently():
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**16), st.sampled_from([0.05, 0.5, 0.9]), st.sampled_from([0.02, 0.2, 1.0]))
-def test_no_unit_gets_a_root_mean_square_above_three_and_all_others_are_as_published(seed, p, density):
+def test_no_unit_passes_a_root_mean_square_of_three_all_others_are_as_published(seed, p, density):
     torch.manual_seed(seed)
     x = torch.rand(2, 2, 9, 9).double() * (torch.rand(2, 2, 9, 9) < density)
     torch.manual_seed(seed + 1)
