@@ -20,17 +20,24 @@ from classification.readers import (
     folder_classes,
     keep_resident,
 )
-from knorm.training.sampling import epoch_batches, evaluation_share, share_of_rank
+from knorm.training.loop import Window
+from knorm.training.sampling import Sampling, evaluation_share
 
 STATISTICS_IMAGES = 4096  # of a streamed training set, for its mean and deviation
 AHEAD = 3  # batches of a streamed split that are being read while one is used
 
 
 class Batch(NamedTuple):
-    """What the task gets: inputs (N, C, H, W) float32, labels (N,), both on the device."""
+    """What the task gets, on the device."""
 
     inputs: Tensor
+    """(N, C, H, W) float32"""
     labels: Tensor
+    """(N,)"""
+    targets: Tensor
+    """what the loss asks for: the labels, or probabilities (N, num_classes) of mixed images"""
+    real: int
+    """the first `real` samples count, the others only keep the ranks in step"""
 
 
 @dataclass(frozen=True)
@@ -138,17 +145,21 @@ def pixel_statistics(split: Split) -> tuple[Tensor, Tensor]:
     return mean.float()[:, None, None], std.float()[:, None, None]
 
 
-def training_batches(
-    data: ImageData, augment: Augment, *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
-    """This rank's part of the global batches of an epoch, augmented."""
-    accelerator = data.accelerator
-    split = data.splits["train"]
-    order = epoch_batches(len(split.labels), batch_size, seed=seed, epoch=epoch)
-    share = share_of_rank(order, accelerator.process_index, accelerator.num_processes)
-    for samples, images, labels in read(split, share.to(split.device), accelerator.device):
-        images = augmented(images, samples, augment, seed=seed, epoch=epoch)
-        yield Batch(data.inputs(images), labels)
+def training_windows(
+    data: ImageData, augment: Augment, sampling: Sampling, epoch: int, first_step: int = 0
+) -> Iterator[Window[Batch]]:
+    """What this rank computes in the steps of an epoch, augmented."""
+    accelerator, split = data.accelerator, data.splits["train"]
+    rank, num_ranks = accelerator.process_index, accelerator.num_processes
+    windows = list(sampling.windows(epoch, rank, num_ranks, first_step))
+    numbers = (share.samples.to(split.device) for shares, _ in windows for share in shares)
+    found = read(split, numbers, accelerator.device)
+    for shares, count in windows:
+        batches = []
+        for share, (samples, images, labels) in zip(shares, found, strict=False):
+            images = augmented(images, samples, augment, seed=sampling.seed, epoch=epoch)
+            batches.append(Batch(data.inputs(images), labels, labels, share.real))
+        yield Window(batches, count)
 
 
 def evaluation_batches(
@@ -159,21 +170,26 @@ def evaluation_batches(
     share = evaluation_share(len(data.labels(split)), batch_size, rank, num_ranks)
     found = read(data.splits[split], (samples for _, samples in share), data.accelerator.device)
     for (number, _), (samples, images, labels) in zip(share, found, strict=True):
-        yield number, samples.cpu(), Batch(data.inputs(images), labels)
+        yield number, samples.cpu(), Batch(data.inputs(images), labels, labels, len(labels))
 
 
 def read(
     split: Split, batches: Iterable[Tensor], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(sample numbers, uint8 images, labels) on the device; files are read ahead."""
+    """(numbers, uint8 images, labels) on the device; files are read ahead.
+
+    Numbers beyond the split are copies, see `Share.samples`.
+    """
+    total = len(split.labels)
     if not isinstance(split, FolderSplit):
-        for samples in batches:
-            yield samples, split.images(samples), split.labels[samples]
+        for numbers in batches:
+            samples = numbers % total
+            yield numbers, split.images(samples), split.labels[samples]
         return
     with ThreadPoolExecutor(AHEAD) as pool:
         pending: deque[tuple[Tensor, Future[Tensor]]] = deque()
-        for samples in batches:
-            pending.append((samples, pool.submit(split.images, samples)))
+        for numbers in batches:
+            pending.append((numbers, pool.submit(split.images, numbers % total)))
             if len(pending) > AHEAD:
                 yield _arrived(split, pending.popleft(), device)
         while pending:
@@ -183,5 +199,6 @@ def read(
 def _arrived(
     split: Split, reading: tuple[Tensor, Future[Tensor]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    samples, images = reading
-    return samples, images.result().to(device), split.labels[samples].to(device)
+    numbers, images = reading
+    labels = split.labels[numbers % len(split.labels)]
+    return numbers, images.result().to(device), labels.to(device)

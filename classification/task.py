@@ -46,14 +46,14 @@ class Classification:
         self.names = ("loss", "predicted") + (("top5",) if num_classes > TOP_K else ())
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
-        """Mean loss of the batch, smoothed labels and all; sums over its samples for the log."""
-        logits = model(batch.inputs).float()
-        losses = F.cross_entropy(
-            logits, batch.labels, reduction="none", label_smoothing=self.label_smoothing
+        """Loss of the batch's real samples, summed; sums over them for the log."""
+        logits, real = model(batch.inputs).float()[: batch.real], batch.real
+        loss = F.cross_entropy(
+            logits, batch.targets[:real], reduction="sum", label_smoothing=self.label_smoothing
         )
-        correct = logits.detach().argmax(dim=1) == batch.labels
-        count = losses.new_full((), len(losses))
-        return losses.mean(), {"loss": losses.sum(), "top1": correct.sum(), "count": count}
+        correct = logits.detach().argmax(dim=1) == batch.labels[:real]
+        count = loss.new_full((), real)
+        return loss, {"loss": loss, "top1": correct.sum(), "count": count}
 
     def per_sample(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy without smoothing, predicted class, whether the label is in the top 5."""

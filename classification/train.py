@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from classification.config import Recipe, parse_recipe
-from classification.data import ImageData, count_classes, load_data, training_batches
+from classification.data import ImageData, count_classes, load_data, training_windows
 from classification.evaluate import evaluate_split
 from classification.outcome import plan, result_of, test_numbers, write_outcome
 from classification.task import Classification, make_model, score
@@ -31,7 +31,7 @@ from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user, run_
 from knorm.training.optim import make_optimizer
 from knorm.training.progress import Progress
 from knorm.training.run import Run, check_folder, command_line, create_run, to_json
-from knorm.training.sampling import steps_per_epoch
+from knorm.training.sampling import Sampling
 from knorm.training.schedule import fraction_at
 
 
@@ -71,7 +71,7 @@ def make_trainer(
 ) -> Trainer:
     """Net and optimizer on the device, and the rate of every step."""
     with mistakes_of_the_user():
-        per_epoch = steps_per_epoch(len(data.labels("train")), recipe.batch_size)
+        per_epoch = make_sampling(recipe, data).steps
     steps = recipe.epochs * per_epoch
     model = model.to(memory_format=data.memory_format)
     optimizer = make_optimizer(recipe.optim, model)
@@ -86,6 +86,13 @@ def make_trainer(
         ),
         seed=recipe.seed,
         steps_per_epoch=per_epoch,
+    )
+
+
+def make_sampling(recipe: Recipe, data: ImageData) -> Sampling:
+    """How the training set is cut into epochs, steps and passes."""
+    return Sampling(
+        num_samples=len(data.labels("train")), batch_size=recipe.batch_size, seed=recipe.seed
     )
 
 
@@ -115,6 +122,7 @@ def open_run(recipe: Recipe, data: ImageData, accelerator: Accelerator, argv: Se
 
 def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Classification) -> None:
     """Train epoch by epoch; validate, record and save after each."""
+    sampling = make_sampling(recipe, data)
     step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
     progress = Progress(
         epochs=recipe.epochs, steps=trainer.steps_per_epoch, unit="img", enabled=run.writes
@@ -126,14 +134,8 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
     ):
         progress.print(plan(recipe, trainer, run, data))
         for epoch in range(1, recipe.epochs + 1):
-            batches = training_batches(
-                data,
-                recipe.augment,
-                batch_size=recipe.batch_size,
-                seed=recipe.seed,
-                epoch=epoch,
-            )
-            train = train_epoch(trainer, batches, step, progress)
+            windows = training_windows(data, recipe.augment, sampling, epoch)
+            train = train_epoch(trainer, windows, step, progress)
             val = validate(recipe, trainer, data, task)
             row = row_of(trainer, train, val)
             run.record(trainer, row, score(val) if val else None)

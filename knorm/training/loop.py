@@ -1,18 +1,20 @@
 """The training loop: steps in an order, with a rate, a seed and running sums for each.
 
-What a step does is handed in. It gets one batch of whatever the pipeline trains on and returns
-sums over its samples, "count" (the number of samples) among them.
+What a step does is handed in. It gets a `Window`, all that an optimizer step trains on, and
+returns sums over the samples of this rank, "count" (their number) among them.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from knorm.training.interrupt import Stop
 from knorm.training.optim import set_rate
@@ -21,7 +23,18 @@ from knorm.training.seeds import seed_torch
 
 Batch = TypeVar("Batch")
 Sums = dict[str, Tensor]
-Step = Callable[[Batch], Sums]
+
+
+class Window(NamedTuple, Generic[Batch]):
+    """What one optimizer step trains on, as far as this rank computes it."""
+
+    batches: Sequence[Batch]
+    """one for each forward and backward pass; all ranks have as many"""
+    count: int
+    """samples of the step, all passes and ranks together"""
+
+
+Step = Callable[[Window[Batch]], Sums]
 
 
 @dataclass(kw_only=True)
@@ -37,38 +50,117 @@ class Trainer:
     seed: int
     steps_per_epoch: int
     """optimizer steps that make up an epoch"""
+    ema: AveragedModel | None = None
+    """moving average of the weights, which is what gets evaluated where there is one"""
     stop: Stop = field(default_factory=Stop)
-    epoch: int = 0
-    """epochs completed"""
     step: int = 0
     """steps completed"""
+    so_far: "SoFar" = field(default_factory=lambda: SoFar())
+    """of the epoch that is under way"""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.step // self.steps_per_epoch
 
     @property
     def net(self) -> nn.Module:
         """The net itself, without what wraps it for several processes."""
         return self.accelerator.unwrap_model(self.model)
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """The net that numbers are told of."""
+        return self.net if self.ema is None else self.ema.module
+
+
+@dataclass
+class SoFar:
+    """Sums over the samples of all ranks since the epoch began, and its time."""
+
+    sums: Sums = field(default_factory=dict)
+    """on the device, so that no step waits for them"""
+    seconds: float = 0.0
+    waited: float = 0.0
+    """seconds spent waiting for data"""
+
+    def add(self, sums: Sums, accelerator: Accelerator) -> None:
+        """Add the sums of one step of this rank; all steps have the same names."""
+        dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
+        values = torch.stack([value.detach().to(dtype) for value in sums.values()])
+        if accelerator.num_processes > 1:
+            values = torch.as_tensor(accelerator.reduce(values, "sum"))
+        for name, value in zip(sums, values.unbind(), strict=True):
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def means(self) -> dict[str, float]:
+        """Means over the samples; waits for the device."""
+        values = {name: value.item() for name, value in self.sums.items()}
+        count = values.pop("count")
+        return {name: value / count for name, value in values.items()}
+
+    def row(self) -> dict[str, float]:
+        """Means, seconds, samples per second of all ranks together, and the part spent waiting."""
+        return self.means() | {
+            "seconds": self.seconds,
+            "samples_per_second": self.sums["count"].item() / self.seconds,
+            "data_wait": self.waited / self.seconds,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What `restored` makes this of again."""
+        sums = {name: value.item() for name, value in self.sums.items()}
+        return {"sums": sums, "seconds": self.seconds, "waited": self.waited}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], device: torch.device) -> "SoFar":
+        """From what `state` gave."""
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        sums = {
+            name: torch.tensor(value, dtype=dtype, device=device)
+            for name, value in state["sums"].items()
+        }
+        return cls(sums, state["seconds"], state["waited"])
+
 
 def train_epoch(
-    trainer: Trainer, batches: Iterable[Batch], step: Step[Batch], progress: Progress
+    trainer: Trainer,
+    windows: Iterable[Window[Batch]],
+    step: Step[Batch],
+    progress: Progress,
+    after_step: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Train on every batch; means over the samples of all ranks, rate and speed.
+    """Train on every window that is left of an epoch; the epoch's means, rate and speed.
 
     Step k seeds torch with (seed, k, rank) before anything else, so dropout is a function of
     these alone and evaluation between epochs cannot change what follows.
     """
     trainer.model.train()
-    clock = Clock()
-    totals = Totals(trainer.accelerator)
-    for batch in clock.timed(batches):
+    so_far = trainer.so_far
+    for window in timed(windows, so_far):
         seed_torch(trainer.seed, trainer.step, trainer.accelerator.process_index)
         set_rate(trainer.optimizer, trainer.rate_at(trainer.step))
-        totals.add(step(batch))
+        so_far.add(step(window), trainer.accelerator)
+        if trainer.ema is not None:
+            trainer.ema.update_parameters(trainer.net)
         trainer.step += 1
-        progress.step(totals.means)
+        progress.step(so_far.means)
         trainer.stop.check()
-    trainer.epoch += 1
-    return totals.over_ranks() | clock.speed(totals.count)
+        after_step()
+    row = so_far.row()
+    trainer.so_far = SoFar()
+    return row
+
+
+def timed(windows: Iterable[Window[Batch]], so_far: SoFar) -> Iterator[Window[Batch]]:
+    """The windows; adds the time that passes to the epoch's, and the time until each one came."""
+    asked = time.perf_counter()
+    for window in windows:
+        came = time.perf_counter()
+        so_far.waited += came - asked
+        yield window
+        so_far.seconds += time.perf_counter() - asked
+        asked = time.perf_counter()
 
 
 def gradient_step(
@@ -76,71 +168,28 @@ def gradient_step(
     loss_of: Callable[[nn.Module, Batch], tuple[Tensor, Sums]],
     clip_norm: float | None = None,
 ) -> Step[Batch]:
-    """The ordinary step: mean loss of the batch, its gradient over all ranks, one update."""
+    """The ordinary step: the gradient of the mean loss of a whole window, one update.
+
+    `loss_of` returns the sum of the losses of a batch and sums for the log. A sample weighs the
+    same whatever the sizes of the batches that a window is cut into.
+    """
     accelerator, model, optimizer = trainer.accelerator, trainer.model, trainer.optimizer
 
-    def step(batch: Batch) -> Sums:
-        with accelerator.autocast():
-            loss, sums = loss_of(model, batch)
-        accelerator.backward(loss)
+    def step(window: Window[Batch]) -> Sums:
+        totals: Sums = {}
+        share = accelerator.num_processes / window.count  # ranks' gradients are averaged
+        last = len(window.batches) - 1
+        for number, batch in enumerate(window.batches):
+            with nullcontext() if number == last else accelerator.no_sync(model):
+                with accelerator.autocast():
+                    loss, sums = loss_of(model, batch)
+                accelerator.backward(loss * share)
+            for name, value in sums.items():
+                totals[name] = totals[name] + value if name in totals else value
         if clip_norm is not None:
             accelerator.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()
         optimizer.zero_grad()
-        return sums
+        return totals
 
     return step
-
-
-class Totals:
-    """Running sums of the steps, kept on the device so that no step waits for them."""
-
-    def __init__(self, accelerator: Accelerator):
-        self.accelerator = accelerator
-        self.names: list[str] = []
-        device = accelerator.device
-        self.dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.sums = torch.zeros(0, device=device, dtype=self.dtype)
-        self.count = 0.0
-
-    def add(self, sums: Sums) -> None:
-        """Add the sums of one step; all steps have the same names."""
-        values = torch.stack([value.detach().to(self.dtype) for value in sums.values()])
-        self.names = list(sums)
-        self.sums = self.sums + values if len(self.sums) else values
-
-    def means(self) -> dict[str, float]:
-        """Means over this rank's samples so far; waits for the device."""
-        values = dict(zip(self.names, self.sums.tolist(), strict=True))
-        self.count = values.pop("count")
-        return {name: value / self.count for name, value in values.items()}
-
-    def over_ranks(self) -> dict[str, float]:
-        """Means over the samples of all ranks."""
-        self.sums = torch.as_tensor(self.accelerator.reduce(self.sums, "sum"))
-        return self.means()
-
-
-class Clock:
-    """Time of an epoch, and how much of it went into waiting for data."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.waited = 0.0
-
-    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, with the time until each one came added up."""
-        asked = time.perf_counter()
-        for batch in batches:
-            self.waited += time.perf_counter() - asked
-            yield batch
-            asked = time.perf_counter()
-
-    def speed(self, count: float) -> dict[str, float]:
-        """Seconds, samples per second of all ranks together, and the part spent waiting."""
-        seconds = time.perf_counter() - self.start
-        return {
-            "seconds": seconds,
-            "samples_per_second": count / seconds,
-            "data_wait": self.waited / seconds,
-        }

@@ -1,34 +1,84 @@
 """Which samples make up which batch: pure functions of (seed, epoch), the same on every rank."""
 
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from knorm.training.seeds import mix
 
 
-def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """Global batches in an epoch; the last one, if short, is dropped."""
-    if num_samples < batch_size:
-        raise ValueError(
-            f"batch_size {batch_size} is more than the {num_samples} training samples; lower it"
-        )
-    return num_samples // batch_size
+class Share(NamedTuple):
+    """What one rank computes in one pass."""
+
+    samples: Tensor
+    """(n,) numbers, n >= 1; copy c of sample s has the number s + c * num_samples"""
+    real: int
+    """how many of them count, from the first on; the others only keep the ranks in step"""
 
 
-def epoch_batches(num_samples: int, batch_size: int, *, seed: int, epoch: int) -> Tensor:
-    """Sample numbers of an epoch, (steps, batch_size), in an order drawn from (seed, epoch).
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How an epoch is cut into steps, and each step into the shares of ranks and passes."""
 
-    The `num_samples % batch_size` samples at the end of that order are left out of this epoch.
-    """
-    steps = steps_per_epoch(num_samples, batch_size)
-    generator = torch.Generator().manual_seed(mix(seed, epoch))
-    order = torch.randperm(num_samples, generator=generator)
-    return order[: steps * batch_size].view(steps, batch_size)
+    num_samples: int
+    batch_size: int
+    """samples of a step, all ranks and passes together"""
+    seed: int
+    drop_last: bool = True
+    """leave out the short batch at the end of an epoch's order"""
+    repeats: int = 1
+    """copies of a sample that follow each other; an epoch is as long as without them"""
+    passes: int = 1
+    """forward and backward passes that every rank makes for a step"""
+    together: int = 1
+    """samples that must not be parted, such as the pairs of mixup"""
 
+    def __post_init__(self) -> None:
+        if self.num_samples < self.batch_size and self.drop_last:
+            raise ValueError(
+                f"batch_size {self.batch_size} is more than the {self.num_samples} training "
+                "samples; lower it"
+            )
 
-def share_of_rank(batches: Tensor, rank: int, num_ranks: int) -> Tensor:
-    """This rank's equal part of every global batch, (steps, batch_size / num_ranks)."""
-    return batches.chunk(num_ranks, dim=1)[rank]
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        whole, rest = divmod(self.num_samples, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        """The numbers of every global batch of an epoch, in an order drawn from (seed, epoch)."""
+        generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+        order = torch.randperm(self.num_samples, generator=generator)
+        copies = torch.arange(self.repeats) * self.num_samples
+        order = (order[:, None] + copies).flatten()[: self.num_samples]
+        return list(order.split(self.batch_size)[: self.steps])
+
+    def shares(self, batch: Tensor, rank: int, num_ranks: int) -> list[Share]:
+        """This rank's part of a global batch, one share for each pass.
+
+        All ranks' shares in their order make up the batch. A rank for which a short batch leaves
+        nothing gets samples that do not count.
+        """
+        num_shares, units = num_ranks * self.passes, -(-len(batch) // self.together)
+        cuts = [
+            min(len(batch), units * share // num_shares * self.together)
+            for share in range(num_shares + 1)
+        ]
+        parts = [batch[first:end] for first, end in itertools.pairwise(cuts)]
+        mine = parts[rank * self.passes : (rank + 1) * self.passes]
+        return [Share(part if len(part) else batch[: self.together], len(part)) for part in mine]
+
+    def windows(
+        self, epoch: int, rank: int, num_ranks: int, first_step: int = 0
+    ) -> Iterator[tuple[list[Share], int]]:
+        """For every step from `first_step` on: this rank's shares, and the size of the batch."""
+        for batch in self.batches(epoch)[first_step:]:
+            yield self.shares(batch, rank, num_ranks), len(batch)
 
 
 def evaluation_share(

@@ -15,10 +15,11 @@ from classification.data import (
     load_data,
     make_splits,
     pixel_statistics,
-    training_batches,
+    training_windows,
 )
 from classification.readers import READERS, FolderSplit, ResidentSplit, Source, read_digits
 from knorm.training.mistakes import UserMistakeError
+from knorm.training.sampling import Sampling
 
 
 def labelled(*counts):
@@ -137,10 +138,13 @@ def test_ranks_together_see_the_batches_of_one_process(num_ranks):
     recipe = parse_recipe(["--augment.crop_padding=2"])
     data = load_data(recipe, Accelerator(cpu=True))
 
+    sampling = Sampling(num_samples=len(data.labels("train")), batch_size=32, seed=3)
+
     def batches(rank, ranks):
         alone = SimpleNamespace(process_index=rank, num_processes=ranks, device=torch.device("cpu"))
         part = replace(data, accelerator=alone)
-        yield from training_batches(part, recipe.augment, batch_size=32, seed=3, epoch=2)
+        for window in training_windows(part, recipe.augment, sampling, 2):
+            yield window.batches[0]
 
     parts = zip(*(batches(rank, num_ranks) for rank in range(num_ranks)), strict=True)
     for whole, shares in zip(batches(0, 1), parts, strict=True):
@@ -173,7 +177,9 @@ def test_streamed_images_are_those_in_memory(folder, scaling):
         recipe = folder_recipe(folder, f"--data.resident={resident}", f"--data.scaling={scaling}")
         data = load_data(recipe, Accelerator(cpu=True))
         assert isinstance(data.splits["train"], FolderSplit) == (resident == "false")
-        trained = training_batches(data, recipe.augment, batch_size=4, seed=0, epoch=1)
+        sampling = Sampling(num_samples=8, batch_size=4, seed=0, repeats=2)
+        windows = training_windows(data, recipe.augment, sampling, 1)
+        trained = [batch for window in windows for batch in window.batches]
         evaluated = evaluation_batches(data, "test", 3)
         batches[resident] = [*trained, *(batch for _, _, batch in evaluated)]
     for streamed, resident in zip(batches["false"], batches["true"], strict=True):

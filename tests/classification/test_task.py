@@ -10,7 +10,8 @@ from classification.task import Classification, make_model, score
 
 
 def batch_of(num_classes, count=11):
-    return Batch(torch.randn(count, num_classes), torch.randint(0, num_classes, (count,)))
+    labels = torch.randint(0, num_classes, (count,))
+    return Batch(torch.randn(count, num_classes), labels, labels, count)
 
 
 def test_the_training_loss_smooths_labels_and_evaluation_does_not():
@@ -19,9 +20,20 @@ def test_the_training_loss_smooths_labels_and_evaluation_does_not():
     hard = -log_p.gather(1, batch.labels[:, None])[:, 0]
     task = Classification(Loss(label_smoothing=0.2), 4)
     loss, sums = task.loss(nn.Identity(), batch)
-    torch.testing.assert_close(loss, (0.8 * hard - 0.2 * log_p.mean(dim=1)).mean())
-    torch.testing.assert_close(sums["loss"], loss * 11)
+    torch.testing.assert_close(loss, (0.8 * hard - 0.2 * log_p.mean(dim=1)).sum())
+    assert (sums["loss"], sums["count"]) == (loss, 11)
     torch.testing.assert_close(task.per_sample(nn.Identity(), batch)["loss"], hard)
+
+
+def test_samples_that_keep_the_ranks_in_step_do_not_count():
+    batch, task = batch_of(4), Classification(Loss(), 4)
+    loss, sums = task.loss(nn.Identity(), batch._replace(real=3))
+    first = Batch(*(tensor[:3] for tensor in batch[:3]), 3)
+    assert torch.equal(loss, task.loss(nn.Identity(), first)[0])
+    assert sums["count"] == 3
+    none = task.loss(nn.Linear(4, 4), batch._replace(real=0))
+    assert none[0].item() == 0
+    none[0].backward()
 
 
 @pytest.mark.parametrize("num_classes", [2, 5, 6, 10])
@@ -36,7 +48,7 @@ def test_top5_is_told_only_where_it_says_something(num_classes):
 
 def test_top5_counts_labels_among_the_five_highest():
     inputs = torch.arange(7.0).repeat(7, 1)
-    batch = Batch(inputs, torch.arange(7))
+    batch = Batch(inputs, torch.arange(7), torch.arange(7), 7)
     values = Classification(Loss(), 7).per_sample(nn.Identity(), batch)
     assert values["top5"].tolist() == [False, False, True, True, True, True, True]
 

@@ -3,9 +3,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.optim import SGD
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from knorm.training.interrupt import Interrupted
-from knorm.training.loop import Trainer, gradient_step, train_epoch
+from knorm.training.loop import Trainer, Window, gradient_step, train_epoch
 from knorm.training.progress import Progress
 
 
@@ -23,14 +24,18 @@ def make_trainer(net, *, seed=0, rate=0.1):
 
 
 def squares(model, batch):
-    """The mean of squares, so that the gradient of a weight w and input 1 is 2w."""
+    """The sum of squares, so that the gradient of a weight w and inputs 1 is 2w."""
     losses = model(batch).square().flatten()
-    return losses.mean(), {"loss": losses.sum(), "count": losses.new_full((), len(losses))}
+    return losses.sum(), {"loss": losses.sum(), "count": losses.new_full((), len(losses))}
 
 
 def train(trainer, batches, **options):
     progress = Progress(epochs=1, steps=len(batches), unit="number", enabled=False)
-    return train_epoch(trainer, batches, gradient_step(trainer, squares, **options), progress)
+    trainer.steps_per_epoch = len(batches)
+    windows = [
+        batch if isinstance(batch, Window) else Window([batch], len(batch)) for batch in batches
+    ]
+    return train_epoch(trainer, windows, gradient_step(trainer, squares, **options), progress)
 
 
 def one_weight(value):
@@ -78,3 +83,22 @@ def test_a_run_stops_after_a_whole_step():
     with pytest.raises(Interrupted):
         train(trainer, [torch.ones(1, 1)] * 5)
     assert trainer.step == 1
+
+
+def test_passes_of_unequal_sizes_make_the_gradient_of_the_whole_window():
+    whole, cut = (make_trainer(nn.Linear(3, 1)) for _ in range(2))
+    cut.net.load_state_dict(whole.net.state_dict())
+    samples = torch.randn(5, 3)
+    train(whole, [samples])
+    train(cut, [Window(list(samples.split(2)), 5)])
+    torch.testing.assert_close(cut.net.state_dict(), whole.net.state_dict())
+
+
+def test_the_moving_average_follows_every_step_and_is_what_gets_evaluated():
+    trainer = make_trainer(one_weight(1.0))
+    trainer.ema = AveragedModel(trainer.net, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    train(trainer, [torch.ones(1, 1)] * 2)
+    first = 1 - 0.1 * 2
+    second = first * (1 - 0.05 * 2)
+    assert trainer.net.weight.item() == pytest.approx(second)
+    assert trainer.evaluated.weight.item() == pytest.approx((first + second) / 2)
