@@ -154,12 +154,12 @@ def training_windows(
     windows = list(sampling.windows(epoch, rank, num_ranks, first_step))
     numbers = (share.samples.to(split.device) for shares, _ in windows for share in shares)
     found = read(split, numbers, accelerator.device)
-    for shares, count in windows:
+    for shares, size in windows:
         batches = []
         for share, (samples, images, labels) in zip(shares, found, strict=False):
             images = augmented(images, samples, augment, seed=sampling.seed, epoch=epoch)
             batches.append(Batch(data.inputs(images), labels, labels, share.real))
-        yield Window(batches, count)
+        yield Window(batches, size)
 
 
 def evaluation_batches(

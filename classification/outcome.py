@@ -2,7 +2,6 @@
 
 import csv
 import io
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from knorm.training.cost import count_macs, count_parameters, peak_memory
 from knorm.training.environment import device_name
 from knorm.training.loop import Trainer
 from knorm.training.report import draw_curves, in_time, write_report
-from knorm.training.run import BEST, LAST, Run, to_json
+from knorm.training.run import BEST, LAST, RESULT, Run, to_json
 
 SCORES = ("top1", "top5", "loss")
 Numbers = Mapping[str, Any]
@@ -39,7 +38,7 @@ batch  {recipe.batch_size} = {recipe.batch_size // num_processes} x {num_process
 {steps} steps = {recipe.epochs} epochs x {per_epoch}  seed {recipe.seed}
 rate   {recipe.optim.lr:g} {recipe.schedule.name}, {first:.3g} -> {last:.3g}  \
 {recipe.optim.name}  weight decay {recipe.optim.weight_decay:g}
-run    {run.folder}"""
+run    {run.folder}{f"  goes on after step {trainer.step}" if trainer.step else ""}"""
 
 
 def test_numbers(
@@ -54,7 +53,7 @@ def test_numbers(
     for weights in (LAST, BEST) if run.best else (LAST,):
         if weights == BEST:
             run.load(BEST, trainer)
-        values = evaluate_split(trainer.net, data, task, "test", recipe)
+        values = evaluate_split(trainer.evaluated, data, task, "test", recipe)
         numbers[weights] = task.summary(values, data.labels("test"))
     return numbers, task.confusion_matrix(values, data.labels("test"))
 
@@ -100,15 +99,15 @@ def rows_of(split: str, weights: str, numbers: Numbers) -> list[dict[str, Any]]:
     ]
 
 
-def write_outcome(run: Run, result: dict[str, Any], matrix: Tensor, started: float) -> None:
+def write_outcome(run: Run, result: dict[str, Any], matrix: Tensor) -> None:
     """The files that end a run, and its last line on the screen."""
     if not run.writes:
         return
     draw_curves(run.rows, run.folder / "curves.png")
     run.write("confusion.csv", confusion_csv(matrix, run.facts["classes"]))
-    result |= {"seconds": time.perf_counter() - started}
-    run.write("result.json", to_json(result, indent=2) + "\n")
+    result |= {"seconds": run.seconds}
     write_report(run.folder, result)
+    run.write(RESULT, to_json(result, indent=2) + "\n")  # the last file: the run is finished
     tests = [
         f"{100 * row['value']:.2f} % with the {row['weights']} weights"
         for row in result["results"]

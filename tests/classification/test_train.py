@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from classification import evaluate, train
 from classification.config import load_recipe
 from knorm.training.mistakes import run_program
+from tests.classification.runs import QUICK, evaluated, run, value
 
 ROOT = Path(train.__file__).parents[1]
-QUICK = ["--model.options.width=0.25", "--data.limit=300", "--schedule.warmup_epochs=0"]
 FILES = {
     "best",
     "command.txt",
@@ -31,26 +31,6 @@ FILES = {
     "report.md",
     "result.json",
 }
-
-
-def run(folder, *arguments):
-    train.main([*QUICK, f"--run_dir={folder}", *arguments])
-    return json.loads((folder / "result.json").read_text())
-
-
-def value(result, split, weights, metric):
-    (row,) = (
-        row
-        for row in result["results"]
-        if (row["split"], row["weights"], row["metric"]) == (split, weights, metric)
-    )
-    return row["value"]
-
-
-def evaluated(capsys, *arguments):
-    capsys.readouterr()
-    evaluate.main([str(argument) for argument in arguments])
-    return json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +187,7 @@ def test_ctrl_c_saves_the_last_step_and_exits_with_130(tmp_path):
         [*command, f"--run_dir={folder}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     for _ in range(600):
-        if (folder / "metrics.jsonl").exists() or process.poll() is not None:
+        if (folder / "last" / "state.json").exists() or process.poll() is not None:
             break
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
