@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from knorm.kernel.ops import Stats
 from knorm.norms import NormKind
@@ -19,6 +19,9 @@ from knorm.training.schedule import Schedule
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
 @dataclass(frozen=True)
@@ -191,11 +194,14 @@ class Recipe:
             self.augment.flip = usual.flip
 
 
-def parse_recipe(argv: Sequence[str]) -> Recipe:
-    """The recipe that the command line asks for."""
-    prog = "python -m classification.train"
+def parse_recipe(
+    argv: Sequence[str],
+    cls: type[AnyRecipe] = Recipe,
+    prog: str = "python -m classification.train",
+) -> AnyRecipe:
+    """The recipe, or a kind of it, that the command line asks for."""
     argv = with_resumed_config(argv)
-    return parse(Recipe, argv, prog=prog, recipes=RECIPES, default=DEFAULT_RECIPE)
+    return parse(cls, argv, prog=prog, recipes=RECIPES, default=DEFAULT_RECIPE)
 
 
 def settings_of(recipe: Recipe) -> str:

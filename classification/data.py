@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -55,6 +55,12 @@ class ImageData:
     def labels(self, split: str) -> Tensor:
         """Labels of a split, on the CPU."""
         return self.splits[split].labels.cpu()
+
+    def first(self, split: str, count: int) -> "ImageData":
+        """The same data with at most `count` samples of that split."""
+        whole = self.splits[split]
+        samples = torch.arange(min(count, len(whole.labels)), device=whole.device)
+        return replace(self, splits=self.splits | {split: whole.subset(samples)})
 
     def inputs(self, images: Tensor) -> Tensor:
         """uint8 images on the device to what the net gets."""

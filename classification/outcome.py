@@ -22,7 +22,7 @@ SCORES = ("top1", "top5", "loss")
 Numbers = Mapping[str, Any]
 
 
-def plan(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData) -> str:
+def plan(recipe: Recipe, trainer: Trainer, data: ImageData, where: str) -> str:
     """The first screen: net, data, arithmetic of the batch, rate, folder."""
     num_processes = trainer.accelerator.num_processes
     sizes = "  ".join(f"{name} {len(split.labels)}" for name, split in data.splits.items())
@@ -34,11 +34,12 @@ net    {recipe.model.name}  {count_parameters(trainer.net):,} parameters  \
 {device_name(trainer.accelerator.device)}  mixed precision {recipe.launch.mixed_precision}
 data   {recipe.data.name}  {sizes}  {recipe.data.scaling}  \
 crop padding {augment.crop_padding}  flip {augment.flip}
-batch  {recipe.batch_size} = {recipe.batch_size // num_processes} x {num_processes} process(es)  \
+batch  {recipe.batch_size} = {recipe.batch_size / num_processes / recipe.accumulation:g} x \
+{num_processes} process(es) x {recipe.accumulation} pass(es)  \
 {steps} steps = {recipe.epochs} epochs x {per_epoch}  seed {recipe.seed}
 rate   {recipe.optim.lr:g} {recipe.schedule.name}, {first:.3g} -> {last:.3g}  \
 {recipe.optim.name}  weight decay {recipe.optim.weight_decay:g}
-run    {run.folder}{f"  goes on after step {trainer.step}" if trainer.step else ""}"""
+run    {where}{f"  goes on after step {trainer.step}" if trainer.step else ""}"""
 
 
 def test_numbers(

@@ -7,11 +7,13 @@
 Without arguments: a kernel-normalized net on scikit-learn's digits, nothing to download.
 """
 
+import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -29,11 +31,12 @@ from knorm.training.loop import Trainer, gradient_step, train_epoch
 from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user, run_program
 from knorm.training.optim import make_optimizer
 from knorm.training.progress import Progress
-from knorm.training.resume import Place, changed_versions, find_place
+from knorm.training.resume import AUTO, Place, changed_versions, find_place
 from knorm.training.run import (
     COMMAND,
     CONFIG,
     ENVIRONMENT,
+    RESULT,
     Run,
     command_line,
     open_folder,
@@ -41,6 +44,9 @@ from knorm.training.run import (
 )
 from knorm.training.sampling import Sampling
 from knorm.training.schedule import fraction_at
+from knorm.training.study import write_seeds
+
+Result = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,26 +56,53 @@ def main(argv: Sequence[str] | None = None) -> None:
     place = prepare(recipe)  # the last place for mistakes before any process group
     accelerator = start(recipe.launch)
     data = load_data(recipe, accelerator)
-    train(recipe, place, data, accelerator, argv)
+    command = command_line("classification.train", argv)
+    if recipe.dry_run:
+        from classification.rehearsal import rehearse
+
+        rehearse(recipe, data, accelerator)
+    else:
+        train_seeds(recipe, place, data, accelerator, command)
     accelerator.end_training()
 
 
+def train_seeds(
+    recipe: Recipe, place: Place, data: ImageData, accelerator: Accelerator, command: str
+) -> list[Result]:
+    """The run, or one for every seed, in folders of a common one with the mean in it."""
+    if recipe.seeds == 1:
+        return [train(recipe, place, data, accelerator, command)]
+    folder = open_run_folder(recipe, place, accelerator, command)
+    results = []
+    for seed in range(recipe.seed, recipe.seed + recipe.seeds):
+        one = replace(recipe, seed=seed, seeds=1, run_dir=str(folder / f"seed-{seed}"))
+        inner = find_place(AUTO, one.run_dir, folder, settings_of(one))
+        results.append(train(one, inner, data, accelerator, command))
+        accelerator.free_memory()
+    if accelerator.is_main_process:
+        text = write_seeds(folder, results)
+        print(f"{text}\n{folder}", flush=True)
+    return results
+
+
 def train(
-    recipe: Recipe, place: Place, data: ImageData, accelerator: Accelerator, argv: Sequence[str]
-) -> None:
+    recipe: Recipe, place: Place, data: ImageData, accelerator: Accelerator, command: str
+) -> Result:
     """One run, from its first step or from where it was stopped."""
-    if place.finished:
+    if place.finished and place.folder is not None:
         if accelerator.is_main_process:
-            print(f"{place.folder} is finished; without --resume a new run begins")
-        return
+            print(f"{place.folder} is finished already", flush=True)
+        return json.loads((place.folder / RESULT).read_text(encoding="utf-8"))
     task = Classification(recipe.loss, len(data.classes))
     trainer = make_trainer(recipe, data, accelerator)
-    run = open_run(recipe, place, data, accelerator, argv)
+    run = open_run(recipe, place, data, accelerator, command)
     if place.saved:
         run.resume(trainer)
     fit(recipe, trainer, run, data, task)
     tested, matrix = test_numbers(recipe, trainer, run, data, task)
-    write_outcome(run, result_of(recipe, trainer, run, data, tested), matrix)
+    result = result_of(recipe, trainer, run, data, tested)
+    write_outcome(run, result, matrix)
+    return result
 
 
 def prepare(recipe: Recipe) -> Place:
@@ -139,15 +172,16 @@ def open_run(
     place: Place,
     data: ImageData,
     accelerator: Accelerator,
-    argv: Sequence[str],
+    command: str,
 ) -> Run:
     """The run folder, with everything in it that is known before the first step."""
-    environment = describe_environment(accelerator, Path(__file__).parent)
-    if place.begun and place.folder is not None:
-        changed = changed_versions(place.folder, environment["versions"])
-        if changed and accelerator.is_main_process:
-            print(f"note: versions changed since the run began: {', '.join(changed)}", flush=True)
-    facts = {
+    folder = open_run_folder(recipe, place, accelerator, command)
+    return Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+
+
+def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """What a checkpoint says of its net and its data."""
+    return {
         "model": asdict(recipe.model),
         "num_classes": len(data.classes),
         "in_chans": recipe.data.facts.in_chans,
@@ -156,13 +190,21 @@ def open_run(
         "mean": data.mean.flatten().tolist(),
         "std": data.std.flatten().tolist(),
     }
+
+
+def open_run_folder(recipe: Recipe, place: Place, accelerator: Accelerator, command: str) -> Path:
+    """The folder with the recipe, the command and the surroundings in it."""
+    environment = describe_environment(accelerator, Path(__file__).parent)
+    if place.begun and place.folder is not None:
+        changed = changed_versions(place.folder, environment["versions"])
+        if changed and accelerator.is_main_process:
+            print(f"note: versions changed since the run began: {', '.join(changed)}", flush=True)
     files = {
         CONFIG: settings_of(recipe),
-        COMMAND: command_line("classification.train", argv),
+        COMMAND: command,
         ENVIRONMENT: to_json(environment, indent=2) + "\n",
     }
-    folder = open_folder(accelerator, place.folder, parent_of(recipe), files)
-    return Run(folder, accelerator, facts, recipe.keep)
+    return open_folder(accelerator, place.folder, parent_of(recipe), files)
 
 
 def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Classification) -> None:
@@ -181,7 +223,7 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
         run.saved_when_stopped(trainer),
         progress,
     ):
-        progress.print(plan(recipe, trainer, run, data))
+        progress.print(plan(recipe, trainer, data, str(run.folder)))
         for epoch in range(trainer.current_epoch, recipe.epochs + 1):
             windows = training_windows(
                 data, recipe.augment, sampling, epoch, first_step=trainer.steps_into(epoch)

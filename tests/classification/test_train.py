@@ -175,6 +175,22 @@ def test_runs_without_a_folder_are_numbered_under_their_name(tmp_path, monkeypat
     assert sorted(path.name for path in (tmp_path / "runs" / "mine").iterdir()) == ["0000", "0001"]
 
 
+def test_seeds_repeat_the_run_and_are_taken_up_where_they_stopped(tmp_path, monkeypatch, capsys):
+    arguments = [*QUICK, "--epochs=1", "--seeds=2", f"--run_dir={tmp_path / 'seeds'}"]
+    train.main(arguments)
+    summary = json.loads((tmp_path / "seeds" / "result.json").read_text())
+    alone = [run(tmp_path / f"{seed}", "--epochs=1", f"--seed={seed}") for seed in (0, 1)]
+    for row in summary["results"]:
+        values = [value(one, row["split"], row["weights"], row["metric"]) for one in alone]
+        assert row["values"] == values
+    (tmp_path / "seeds" / "seed-1" / "result.json").unlink()
+    train.main([*arguments, "--resume=auto"])
+    out = capsys.readouterr().out
+    assert "seed-0 is finished already" in out
+    assert "seed-1 is finished already" not in out
+    assert json.loads((tmp_path / "seeds" / "result.json").read_text()) == summary
+
+
 def test_a_batch_larger_than_the_training_set_is_the_users_mistake(tmp_path):
     with pytest.raises(ValueError, match="batch_size 5000 is more than the 300 training samples"):
         run(tmp_path / "run", "--batch_size=5000")
