@@ -3,17 +3,15 @@
     python -m benchmarks.kill_and_resume --kills 20 --out docs/results/kill-and-resume
     python -m benchmarks.kill_and_resume --kills 10 --processes 2 --out docs/results/kill-2
 
-The reference run trains without a pause. Every other run is killed (SIGKILL, the whole process
-group) at a moment drawn from the reference's duration, then the same command is given again with
-`--resume auto` until it ends. Reported: the SHA-256 of last/model.safetensors, best/ and the
-moving average, and the metrics that are no times.
+The reference run trains without a pause. Every other run is killed (SIGKILL, launcher and
+processes alike) at a moment drawn from the reference's duration; then the same command is given
+again with `--resume auto`. Compared: the SHA-256 of all weights, the moving average and the
+optimizer's state in last/ and best/, the rows of the log but for their times, and the results.
 """
 
 import hashlib
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from jsonargparse import auto_cli
 
 RECIPE = [
@@ -45,9 +44,9 @@ def command(folder: Path, processes: int, options: list[str]) -> list[str]:
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """The command in a process group of its own."""
+    """The command, silent."""
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(arguments, stdout=quiet, stderr=quiet, start_new_session=True)
+    return subprocess.Popen(arguments, stdout=quiet, stderr=quiet)
 
 
 def fingerprint(folder: Path) -> dict[str, Any]:
@@ -72,7 +71,9 @@ def killed_run(arguments: list[str], moment: float) -> dict[str, Any]:
     try:
         process.wait(moment)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        leader = psutil.Process(process.pid)
+        for one in [leader, *leader.children(recursive=True)]:
+            one.kill()
         process.wait()
         killed = True
     time.sleep(0.2)  # the ports and files of the dead

@@ -1,6 +1,8 @@
-"""Runs that are killed and go on, in one process; see benchmarks/kill_and_resume for real kills."""
+"""Runs that are killed and go on; benchmarks/kill_and_resume does it at random moments."""
 
 import json
+import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from classification import train
 from knorm.training import checkpoint
 from knorm.training.mistakes import run_program
 from knorm.training.run import Run
-from tests.classification.runs import QUICK, evaluated, run, value
+from tests.classification.runs import QUICK, TWO, evaluated, kill_all, launch, launched, run, value
 
 
 class Killed(BaseException):
@@ -141,3 +143,22 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     weights, rows, _ = what_remains(folder)
     assert rows == uninterrupted[1]
     assert all(torch.equal(weights[name], uninterrupted[0][name]) for name in weights)
+
+
+def test_two_processes_that_are_killed_go_on_to_the_same_bits(tmp_path):
+    options = [*QUICK, *KEPT, "--launch.cpu=true", "--model.norm=batch"]
+    launch(TWO, "classification.train", *options, f"--run_dir={tmp_path / 'whole'}")
+    arguments = (*options, f"--run_dir={tmp_path / 'killed'}", "--resume=auto")
+    process = launched(TWO, "classification.train", *arguments)
+    state = tmp_path / "killed" / "last" / "state.json"
+    for _ in range(3000):
+        with suppress(OSError):
+            if json.loads(state.read_text())["step"] >= 11 or process.poll() is not None:
+                break
+        time.sleep(0.02)
+    kill_all(process)
+    assert not (tmp_path / "killed" / "result.json").exists()
+    launch(TWO, "classification.train", *arguments)
+    whole, killed = (what_remains(tmp_path / name) for name in ("whole", "killed"))
+    assert killed[1:] == whole[1:]
+    assert all(torch.equal(killed[0][name], whole[0][name]) for name in whole[0])

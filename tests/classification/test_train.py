@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +14,8 @@ from safetensors.torch import load_file
 from classification import evaluate, train
 from classification.config import load_recipe
 from knorm.training.mistakes import run_program
-from tests.classification.runs import QUICK, evaluated, run, value
+from tests.classification.runs import QUICK, ROOT, evaluated, run, value
 
-ROOT = Path(train.__file__).parents[1]
 FILES = {
     "best",
     "command.txt",
