@@ -49,12 +49,13 @@ def test_numbers(
 
     The test split is looked at here and nowhere else.
     """
+    net = trainer.evaluated
     numbers: dict[str, Numbers] = {}
     values: dict[str, Tensor] = {}
     for weights in (LAST, BEST) if run.best else (LAST,):
         if weights == BEST:
-            run.load(BEST, trainer)
-        values = evaluate_split(trainer.evaluated, data, task, "test", recipe)
+            run.load(BEST, net)
+        values = evaluate_split(net, data, task, "test", recipe)
         numbers[weights] = task.summary(values, data.labels("test"))
     return numbers, task.confusion_matrix(values, data.labels("test"))
 

@@ -11,12 +11,13 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from classification.config import Recipe, parse_recipe, settings_of
@@ -140,6 +141,11 @@ def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> T
     if recipe.ema_decay is not None:
         averaging = get_ema_multi_avg_fn(recipe.ema_decay)
         ema = AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
+    plain = None
+    if accelerator.distributed_type == DistributedType.FSDP:
+        if ema is not None:
+            raise UserMistakeError("ema_decay needs whole weights on every process, so no FSDP")
+        plain = deepcopy(net)
     optimizer = make_optimizer(recipe.optim, net)
     model, optimizer = accelerator.prepare(net, optimizer)
     schedule, peak, steps = recipe.schedule, recipe.optim.lr, recipe.epochs * per_epoch
@@ -153,6 +159,7 @@ def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> T
         seed=recipe.seed,
         steps_per_epoch=per_epoch,
         ema=ema,
+        plain=plain,
     )
 
 

@@ -20,6 +20,7 @@ from knorm.training.interrupt import Stop
 from knorm.training.optim import set_rate
 from knorm.training.progress import Progress
 from knorm.training.seeds import seed_torch
+from knorm.training.sharding import whole
 
 Batch = TypeVar("Batch")
 Sums = dict[str, Tensor]
@@ -52,6 +53,8 @@ class Trainer:
     """optimizer steps that make up an epoch"""
     ema: AveragedModel | None = None
     """moving average of the weights, which is what gets evaluated where there is one"""
+    plain: nn.Module | None = None
+    """where the net is sharded: a whole one on every rank, which gets its weights for evaluation"""
     stop: Stop = field(default_factory=Stop)
     step: int = 0
     """steps completed"""
@@ -79,7 +82,10 @@ class Trainer:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The net that numbers are told of."""
+        """The net that numbers are told of; asking is a collective where the net is sharded."""
+        if self.plain is not None:
+            self.plain.load_state_dict(whole(self.net.state_dict()))
+            return self.plain
         return self.net if self.ema is None else self.ema.module
 
 

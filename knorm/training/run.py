@@ -20,6 +20,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch import nn
 
 from knorm.training import checkpoint
 from knorm.training.files import write_text
@@ -103,7 +104,7 @@ class Run:
 
     def save(self, name: str, trainer: Trainer) -> None:
         """Write the weights as they are now into a folder; into last/ all that going on takes."""
-        if not self.writes:
+        if not self.writes and trainer.plain is None:  # of a sharded net all ranks have a part
             return
         state = {"epoch": trainer.epoch, "step": trainer.step, "seed": trainer.seed}
         at_epochs_end = bool(self.rows) and self.rows[-1].get("step") == trainer.step
@@ -114,11 +115,19 @@ class Run:
             best = {"row": self.best, "score": self.best_score}
             state |= going_on | {"rows": self.rows, "best": best, "seconds": self.seconds}
             self.saved = time.monotonic()
-        checkpoint.save(self.folder / name, tensors, finite(state | self.facts))
+        if self.writes:
+            checkpoint.save(self.folder / name, tensors, finite(state | self.facts))
 
     def after_step(self, trainer: Trainer) -> None:
-        """Save last/ when it is time to; nothing that is trained depends on when."""
-        if self.writes and time.monotonic() - self.saved >= 60 * self.keep.minutes:
+        """Save last/ when it is time to; nothing that is trained depends on when.
+
+        A sharded net is saved between epochs only, when all ranks know of it.
+        """
+        if (
+            self.writes
+            and trainer.plain is None
+            and time.monotonic() - self.saved >= 60 * self.keep.minutes
+        ):
             self.save(LAST, trainer)
 
     def resume(self, trainer: Trainer) -> None:
@@ -137,9 +146,10 @@ class Run:
         self.started = time.perf_counter() - state["seconds"]
         self._write_rows()
 
-    def load(self, name: str, trainer: Trainer) -> None:
-        """Evaluate the weights saved as `name`; the main process reads, the others receive."""
-        load_evaluated(trainer, checkpoint.load(self.folder / name) if self.writes else None)
+    def load(self, name: str, net: nn.Module) -> None:
+        """Give the net the weights saved as `name`; the main process reads, the others receive."""
+        saved = checkpoint.load(self.folder / name) if self.writes else None
+        load_evaluated(net, saved, self.accelerator)
 
     @contextmanager
     def saved_when_stopped(self, trainer: Trainer) -> Iterator[None]:
@@ -147,8 +157,8 @@ class Run:
         try:
             yield
         except Interrupted as stop:
-            self.save(LAST, trainer)
-            if self.writes:
+            if self.writes and trainer.plain is None:
+                self.save(LAST, trainer)
                 print(f"{stop} after step {trainer.step}; saved {self.folder / LAST}", flush=True)
             raise
 

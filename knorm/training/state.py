@@ -3,19 +3,21 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 from torch.distributed import broadcast
 from torch.optim import Optimizer
 
 from knorm.training.checkpoint import EMA, MODEL, OPTIMIZER, Checkpoint, Tensors
 from knorm.training.loop import SoFar, Trainer
+from knorm.training.sharding import load_weights, shard_like, whole
 
 PLAIN = (bool, int, float, str, type(None))
 
 
 def weights_of(trainer: Trainer) -> dict[str, Tensors]:
-    """The net's weights, and their moving average where one is kept."""
-    weights: dict[str, Tensors] = {MODEL: trainer.net.state_dict()}
+    """The net's weights, and their moving average where one is kept; collective if sharded."""
+    weights: dict[str, Tensors] = {MODEL: whole(trainer.net.state_dict())}
     if trainer.ema is not None:
         weights[EMA] = trainer.ema.module.state_dict()
     return weights
@@ -41,7 +43,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, Tensors], dict[str, Any]]:
 def restore(trainer: Trainer, saved: Checkpoint) -> None:
     """Make the trainer what it was when `capture` saw it; every rank gets the same."""
     state = saved.state
-    trainer.net.load_state_dict(saved.tensors[MODEL])
+    load_weights(trainer.net, saved.tensors[MODEL])
     if trainer.ema is not None:
         trainer.ema.module.load_state_dict(saved.tensors[EMA])
         trainer.ema.n_averaged.fill_(state["averaged"])
@@ -52,12 +54,11 @@ def restore(trainer: Trainer, saved: Checkpoint) -> None:
     trainer.so_far = SoFar.restored(state["so_far"], trainer.accelerator.device)
 
 
-def load_evaluated(trainer: Trainer, saved: Checkpoint | None) -> None:
-    """Give the net that is evaluated the weights of the main process's `saved`."""
-    net = trainer.evaluated
+def load_evaluated(net: nn.Module, saved: Checkpoint | None, accelerator: Accelerator) -> None:
+    """Give a net that is evaluated the weights of the main process's `saved`."""
     if saved is not None:
         net.load_state_dict(saved.evaluated)
-    if trainer.accelerator.num_processes > 1:
+    if accelerator.num_processes > 1:
         for tensor in net.state_dict().values():
             broadcast(tensor, src=0)
 
@@ -82,14 +83,17 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
         {name: value for name, value in group.items() if isinstance(value, PLAIN)}
         for group in saved["param_groups"]
     ]
-    return tensors, {"values": values, "groups": groups}
+    return whole(tensors), {"values": values, "groups": groups}
 
 
 def load_optimizer(optimizer: Optimizer, tensors: Tensors, values: dict[str, Any]) -> None:
     """Give the optimizer the state that `optimizer_state` saw in one like it."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *values["values"].items()]:
         number, _, name = key.partition(".")
+        if isinstance(value, Tensor):
+            value = shard_like(value, parameters[int(number)])
         state.setdefault(int(number), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     groups = [group | saved for group, saved in zip(groups, values["groups"], strict=True)]

@@ -82,7 +82,7 @@ def test_weights_come_back_into_the_net(run):
     run.save("last", trainer)
     saved = trainer.net.weight.item()
     nn.init.zeros_(trainer.net.weight)
-    run.load("last", trainer)
+    run.load("last", trainer.net)
     assert trainer.net.weight.item() == saved
 
 
