@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = prepare(recipe)  # the last place for mistakes before any process group
     accelerator = start(recipe.launch)
     data = load_data(recipe, accelerator)
-    task = Classification(recipe.loss, len(data.classes))
+    task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     trainer = make_trainer(recipe, model, data, accelerator)
     run = open_run(recipe, data, accelerator, argv)
     fit(recipe, trainer, run, data, task)
@@ -92,7 +92,11 @@ def make_trainer(
 def make_sampling(recipe: Recipe, data: ImageData) -> Sampling:
     """How the training set is cut into epochs, steps and passes."""
     return Sampling(
-        num_samples=len(data.labels("train")), batch_size=recipe.batch_size, seed=recipe.seed
+        num_samples=len(data.labels("train")),
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        repeats=recipe.augment.repeats,
+        together=2 if recipe.augment.mixes else 1,
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from classification.config import DATA_FACTS, Data, parse_recipe
+from classification.config import parse_recipe
 from classification.data import (
     balanced_order,
     count_classes,
@@ -17,6 +17,7 @@ from classification.data import (
     pixel_statistics,
     training_windows,
 )
+from classification.data_config import DATA_FACTS, Data
 from classification.readers import READERS, FolderSplit, ResidentSplit, Source, read_digits
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.sampling import Sampling
