@@ -71,10 +71,11 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
         return images
     kernel = torch.ones(3, 3, device=images.device)
     kernel[1, 1] = 5
-    smooth = images.float()
-    kernel = (kernel / kernel.sum()).expand(channels, 1, 3, 3)
-    smooth[:, :, 1:-1, 1:-1] = F.conv2d(smooth, kernel, groups=channels).round_()
-    return blended(images, smooth, factor)
+    sharp, kernel = images.float(), (kernel / kernel.sum()).expand(channels, 1, 3, 3)
+    smooth = F.conv2d(sharp, kernel, groups=channels).round_()
+    inside = sharp[:, :, 1:-1, 1:-1]
+    inside += (smooth - inside) * (1 - factor.float())[:, None, None, None]
+    return sharp.clamp_(0, 255).to(torch.uint8)
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
