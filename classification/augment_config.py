@@ -1,7 +1,6 @@
 """Settings of augmentation: what may happen to training images, and how strongly."""
 
 from dataclasses import dataclass, field, fields
-from math import inf
 from typing import Any, Literal
 
 from classification.data_config import DataFacts
@@ -9,6 +8,8 @@ from knorm.training.mistakes import check_positive, check_range
 
 PolicyName = Literal["cifar10", "imagenet", "svhn", "trivial_wide"]
 Range = tuple[float, float]
+
+LARGEST = 100  # of factors and paddings: far beyond what makes sense, yet finite
 
 
 def check_interval(name: str, interval: Range, low: float, high: float) -> None:
@@ -35,7 +36,7 @@ class Affine:
         check_range("augment.affine.translate", self.translate, 0, 1)
         check_range("augment.affine.shear", self.shear, 0, 89)
         check_positive("augment.affine.scale", self.scale[0])
-        check_interval("augment.affine.scale", self.scale, 0, inf)
+        check_interval("augment.affine.scale", self.scale, 0, LARGEST)
 
 
 @dataclass(kw_only=True)
@@ -53,7 +54,7 @@ class Jitter:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            check_range(f"augment.jitter.{name}", getattr(self, name), 0, inf)
+            check_range(f"augment.jitter.{name}", getattr(self, name), 0, LARGEST)
         check_range("augment.jitter.hue", self.hue, 0, 0.5)
 
 
@@ -88,7 +89,7 @@ class Augment:
     def __post_init__(self) -> None:
         check_positive("augment.repeats", self.repeats)
         if self.crop_padding is not None:
-            check_range("augment.crop_padding", self.crop_padding, 0, inf)
+            check_range("augment.crop_padding", self.crop_padding, 0, LARGEST)
         if self.resized_crop is not None:
             check_positive("augment.resized_crop", self.resized_crop[0])
             check_interval("augment.resized_crop", self.resized_crop, 0, 1)
@@ -97,10 +98,10 @@ class Augment:
                     "augment.resized_crop and augment.crop_padding are two ways to crop; give one"
                 )
         check_positive("augment.resized_crop_ratio", self.resized_crop_ratio[0])
-        check_interval("augment.resized_crop_ratio", self.resized_crop_ratio, 0, inf)
+        check_interval("augment.resized_crop_ratio", self.resized_crop_ratio, 0, LARGEST)
         check_range("augment.erasing", self.erasing, 0, 1)
         for name in ("mixup", "cutmix"):
-            check_range(f"augment.{name}", getattr(self, name), 0, 100)
+            check_range(f"augment.{name}", getattr(self, name), 0, LARGEST)
 
     @property
     def mixes(self) -> bool:

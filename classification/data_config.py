@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from knorm.training.mistakes import check_positive
+from knorm.training.mistakes import check_positive, check_range
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Data:
     """pixels to [0, 1], or further to mean 0 and deviation 1 per channel of the training set,
     or minus data.mean over data.std"""
     mean: list[float] | None = None
-    """scaling fixed: subtracted from pixels in [0, 1], a number for each channel"""
+    """scaling fixed: subtracted from pixels in [0, 1], a number in [0, 1] for each channel"""
     std: list[float] | None = None
     """scaling fixed: what they are then divided by, a number for each channel"""
     val_fraction: float = 0.1
@@ -132,6 +132,8 @@ class Data:
                 raise ValueError(
                     f"data.{name} needs {channels} numbers, one for each channel, got {numbers}"
                 )
+        for number in self.mean or ():
+            check_range("data.mean", number, 0, 1)
         for number in self.std or ():
             check_positive("data.std", number)
 
