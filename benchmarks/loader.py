@@ -186,10 +186,10 @@ def render(record: dict[str, Any]) -> str:
 
 
 def main(
-    images: int = 8192,
+    images: int = 4096,
     batch_size: int = 256,
     threads: int = 2,
-    rounds: int = 7,
+    rounds: int = 5,
     out: Path | None = None,
 ) -> None:
     """Print the table; with `out` also write OUT.json and OUT.md."""

@@ -65,11 +65,14 @@ def resized(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
     Resizing is linear along each axis, so it is one small matrix for each sample and axis.
     """
-    height, width = images.shape[2:]
+    channels, height, width = images.shape[1:]
     rows = _resizing(boxes[:, 0], boxes[:, 2], height, size[0])  # N S H
     columns = _resizing(boxes[:, 1], boxes[:, 3], width, size[1])  # N S W
-    wide = images.float() @ columns.mT[:, None]
-    return (rows[:, None] @ wide).round().clamp_(0, 255).to(torch.uint8)
+    lines = images.transpose(1, 2).float().flatten(2)  # N H CW
+    lines = (rows @ lines).view(-1, size[0] * channels, width)
+    pixels = (lines @ columns.mT).view(-1, size[0], channels, size[1])
+    pixels = pixels.round_().clamp_(0, 255).to(torch.uint8)
+    return pixels.transpose(1, 2).contiguous()
 
 
 def _resizing(first: Tensor, length: Tensor, side: int, size: int) -> Tensor:

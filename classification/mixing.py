@@ -68,21 +68,20 @@ def mixed(
 
     A last sample without a neighbour stays as it is.
     """
-    count, (height, width) = len(samples), inputs.shape[2:]
+    height, width = inputs.shape[2:]
+    own = own_parts(samples[:-1:2].cpu(), augment, height, width, mix(seed, epoch))
+    own = own.to(inputs.device)[:, None, None]  # P 1 1 H W
     targets = F.one_hot(labels, num_classes).float()
-    paired = count // 2 * 2
-    first = samples[:paired:2].cpu()
-    own = own_parts(first, augment, height, width, mix(seed, epoch)).to(inputs.device)
-    own = own.repeat_interleave(2, dim=0)  # N H W
-    other = torch.arange(paired, device=inputs.device).view(-1, 2).flip(1).flatten()
+    targets = blended_pairs(targets, own.mean(dim=(3, 4)))
+    return Mixed(blended_pairs(inputs, own), targets.argmax(dim=1), targets)
 
-    def blend(values: Tensor, part: Tensor) -> Tensor:
-        pairs = values[:paired]
-        return torch.cat([pairs * part + pairs[other] * (1 - part), values[paired:]])
 
-    inputs = blend(inputs, own[:, None])
-    targets = blend(targets, own.mean(dim=(1, 2))[:, None])
-    return Mixed(inputs, targets.argmax(dim=1), targets)
+def blended_pairs(values: Tensor, own: Tensor) -> Tensor:
+    """own * values + (1 - own) * the neighbours', `own` (P, 1, ...) for both of a pair."""
+    paired = 2 * len(own)
+    pairs = values[:paired].unflatten(0, (len(own), 2))
+    blended = torch.lerp(pairs.flip(1), pairs, own).flatten(0, 1)
+    return torch.cat([blended, values[paired:]]) if paired < len(values) else blended
 
 
 def own_parts(first: Tensor, augment: Augment, height: int, width: int, key: int) -> Tensor:

@@ -31,7 +31,8 @@ def apply(
         if len(samples):
             strength = strengths[samples].to(images.device)
             samples = samples.to(images.device)
-            changed[samples] = operation(images[samples], strength)
+            result = operation(images.index_select(0, samples), strength)
+            changed.index_copy_(0, samples, result)
     return changed
 
 
