@@ -170,7 +170,7 @@ def render(record: dict[str, Any]) -> str:
     lines = [
         "# Loading images from memory\n",
         "Random {side}x{side} images in batches of {batch_size}, padded by {padding} and cropped, "
-        "mirrored, standardized, CPU ({machine}), {threads} threads, torch {torch}, torchvision "
+        "mirrored, standardized, CPU ({machine}), {threads} thread(s), torch {torch}, torchvision "
         "{torchvision}: median of {rounds} rounds in which the loaders took turns. {checked} "
         "images agreed with a reference that follows each sample alone first.\n".format(**record),
         f"| loader | images / s | lowest - highest | over {BASE} |",

@@ -74,6 +74,15 @@ def test_one_process_evaluates_their_weights_to_the_very_same_numbers(folder, ca
     assert {name: alone[name] for name in expected} == expected
 
 
+def test_mirrored_evaluation_is_a_number_beside_the_others(folder, capsys):
+    told = []
+    for more in ([], ["--test_flip"]):
+        evaluate.main([str(folder), "--split", "val", "--cpu", *more])
+        told.append(json.loads(capsys.readouterr().out))
+    assert 0 < told[1].pop("top1_flip") <= 1
+    assert told[0] == told[1]
+
+
 def test_three_processes_evaluate_them_to_the_very_same_numbers(folder, capsys):
     three = [*TWO, "--num_processes", "3"]
     out = launch(three, "classification.evaluate", folder, "--split", "val", "--cpu")
