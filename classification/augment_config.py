@@ -82,7 +82,8 @@ class Augment:
     erasing: float = 0.0
     """probability that a rectangle becomes 0, which is black or the mean (arXiv:1708.04896)"""
     mixup: float = 0.0
-    """alpha of Beta(alpha, alpha) of mixup (arXiv:1710.09412); 0: none"""
+    """alpha of Beta(alpha, alpha) of mixup between neighbors (arXiv:1710.09412); 0: none; the last
+    image of an odd batch stays as it is"""
     cutmix: float = 0.0
     """the same of cutmix (arXiv:1905.04899); with both, each pair of images draws one of them"""
 

@@ -1,7 +1,7 @@
 """What happens to inputs once pixels are scaled: rectangles erased, images mixed in pairs.
 
 Draws are functions of (seed, epoch, sample number), those of a pair of its first sample's. Pairs
-are neighbours, which `Sampling.together` keeps in one batch: what is mixed with what depends
+are neighbors, which `Sampling.together` keeps in one batch: what is mixed with what depends
 neither on ranks nor on passes. Shapes: N sample, C channel, H W pixels, P pair, K class.
 """
 
@@ -66,7 +66,7 @@ def mixed(
 ) -> Mixed:
     """Every sample 2k of the batch mixed with 2k + 1 and the other way round, with one weight.
 
-    A last sample without a neighbour stays as it is.
+    A last sample without a neighbor stays as it is.
     """
     height, width = inputs.shape[2:]
     own = own_parts(samples[:-1:2].cpu(), augment, height, width, mix(seed, epoch))
@@ -77,7 +77,7 @@ def mixed(
 
 
 def blended_pairs(values: Tensor, own: Tensor) -> Tensor:
-    """own * values + (1 - own) * the neighbours', `own` (P, 1, ...) for both of a pair."""
+    """own * values + (1 - own) * the neighbors', `own` (P, 1, ...) for both of a pair."""
     paired = 2 * len(own)
     pairs = values[:paired].unflatten(0, (len(own), 2))
     blended = torch.lerp(pairs.flip(1), pairs, own).flatten(0, 1)
