@@ -1,6 +1,6 @@
 """Images a second from a data set in memory, ours and torchvision's one by one, side by side.
 
-    python -m benchmarks.loader --threads 2 --out docs/results/loader
+    python -m benchmarks.loader --threads 1 --out docs/results/loader
 
 Random 32x32 images, cropped after padding by 4, mirrored, scaled and standardized. First the
 batches are checked against a slow reference that follows each sample alone. Then the loaders take
@@ -188,7 +188,7 @@ def render(record: dict[str, Any]) -> str:
 def main(
     images: int = 4096,
     batch_size: int = 256,
-    threads: int = 2,
+    threads: int = 1,
     rounds: int = 5,
     out: Path | None = None,
 ) -> None:

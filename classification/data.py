@@ -24,12 +24,12 @@ from classification.readers import (
     folder_classes,
     keep_resident,
 )
+from classification.scaling import SCALINGS
 from knorm.training.loop import Window
 from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
 from knorm.training.sampling import Sampling, evaluation_share
 from knorm.training.seeds import mix
 
-STATISTICS_IMAGES = 4096  # of a streamed training set, for its mean and deviation
 AHEAD = 3  # batches of a streamed split that are being read while one is used
 
 
@@ -155,34 +155,6 @@ def balanced_order(labels: Tensor, seed: int) -> Tensor:
     first = labels[by_class].bincount().cumsum(0)[labels[by_class]] - counts
     place = (torch.arange(len(labels)) - first + 0.5) / counts
     return by_class[place.argsort(stable=True)]
-
-
-def pixel_statistics(split: Split) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel, pixels in [0, 1], over all images.
-
-    Over `STATISTICS_IMAGES` of them, evenly spread, where images are read from files.
-    """
-    total = len(split.labels)
-    step = max(1, total // STATISTICS_IMAGES) if isinstance(split, FolderSplit) else 1
-    count, sums, squares = 0, torch.zeros(()), torch.zeros(())
-    for samples in torch.arange(0, total, step).split(512):
-        pixels = split.images(samples).double() / 255
-        count += pixels[:, 0].numel()
-        sums = sums + pixels.sum((0, 2, 3))
-        squares = squares + pixels.square().sum((0, 2, 3))
-    mean = sums / count
-    std = (squares / count - mean.square()).sqrt()
-    return mean.float()[:, None, None], std.float()[:, None, None]
-
-
-SCALINGS: dict[str, Callable[[Data, Split], tuple[Tensor, Tensor]]] = {
-    "scale": lambda data, train: (torch.zeros(1, 1, 1), torch.ones(1, 1, 1)),
-    "standard": lambda data, train: pixel_statistics(train),
-    "fixed": lambda data, train: (
-        torch.tensor(data.mean)[:, None, None],
-        torch.tensor(data.std)[:, None, None],
-    ),
-}
 
 
 def training_windows(

@@ -16,7 +16,7 @@ from classification.augment_config import Augment
 from classification.geometry import draw_boxes
 from knorm.training.seeds import draw, mix, uniform
 
-ERASE, BOX, WHICH, MIXUP, CUTMIX, ROW, COLUMN = range(100, 107)  # what a draw is for
+ERASE, BOX, WHICH, MIXUP, CUTMIX, ROW, COLUMN = range(100, 107)  # apart from augment's
 ERASED_AREA, ERASED_SHAPE = (0.02, 0.33), (1 / 3.3, 1 / 0.3)  # as torchvision's RandomErasing
 
 

@@ -17,7 +17,6 @@ from classification.data import (
     evaluation_batches,
     load_data,
     make_splits,
-    pixel_statistics,
     training_windows,
 )
 from classification.data_config import DATA_FACTS, Data
@@ -127,14 +126,6 @@ def test_digits_keep_a_fifth_of_every_class_for_the_test():
     assert ((test / (test + train)) - 0.2).abs().max() < 0.01
     assert source.train.images(torch.arange(5)).shape == (5, 1, 8, 8)
     assert source.train.images(torch.arange(500)).max() == 255
-
-
-def test_statistics_are_those_of_all_training_pixels():
-    pixels = torch.randint(0, 256, (1100, 3, 4, 4), dtype=torch.uint8)
-    mean, std = pixel_statistics(ResidentSplit(pixels, torch.zeros(1100).long()))
-    scaled = pixels.double() / 255
-    torch.testing.assert_close(mean.flatten().double(), scaled.mean((0, 2, 3)))
-    torch.testing.assert_close(std.flatten().double(), scaled.std((0, 2, 3), correction=0))
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
@@ -286,13 +277,6 @@ def test_a_file_broken_in_the_middle_of_a_streamed_epoch_is_named(folder):
     Path(last).write_bytes(b"\x89PNG no more")
     with pytest.raises(OneRankMistakeError, match=f"{re.escape(last)}: not an image"):
         list(windows)
-
-
-def test_fixed_statistics_are_used_as_given():
-    recipe = parse_recipe(["--data.scaling=fixed", "--data.mean=[0.25]", "--data.std=[0.5]"])
-    data = load_data(recipe, Accelerator(cpu=True))
-    images = data.splits["train"].images(torch.arange(3))
-    torch.testing.assert_close(data.inputs(images), (images / 255 - 0.25) / 0.5)
 
 
 def test_evaluated_images_may_have_a_margin_and_a_size_of_their_own(folder):
