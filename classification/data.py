@@ -1,17 +1,21 @@
 """From a data set's name to batches: splits, scaling, and what each rank reads when."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from classification.augment import augmented, to_input
-from classification.config import Augment, Data, Recipe
+from classification.augment import augmented, boxes_of, to_input
+from classification.augment_config import Augment
+from classification.config import Recipe
+from classification.data_config import Data
+from classification.mixing import erased, mixed
 from classification.readers import (
     READERS,
     FolderSplit,
@@ -20,11 +24,16 @@ from classification.readers import (
     folder_classes,
     keep_resident,
 )
+from classification.scaling import SCALINGS
 from knorm.training.loop import Window
+from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
 from knorm.training.sampling import Sampling, evaluation_share
+from knorm.training.seeds import mix
 
-STATISTICS_IMAGES = 4096  # of a streamed training set, for its mean and deviation
 AHEAD = 3  # batches of a streamed split that are being read while one is used
+
+
+Found = tuple[Tensor, Tensor, Tensor]  # sample numbers, uint8 images, labels
 
 
 class Batch(NamedTuple):
@@ -33,7 +42,7 @@ class Batch(NamedTuple):
     inputs: Tensor
     """(N, C, H, W) float32"""
     labels: Tensor
-    """(N,)"""
+    """(N,): the class, of mixed images the one that weighs most"""
     targets: Tensor
     """what the loss asks for: the labels, or probabilities (N, num_classes) of mixed images"""
     real: int
@@ -79,18 +88,19 @@ def load_data(
 
     `statistics` are mean and deviation of an earlier run; otherwise data.scaling decides.
     """
+    resident = recipe.data.resident
     with accelerator.local_main_process_first():
         source = READERS[recipe.data.name](recipe.data)
+    check_labels(recipe.data.name, source)
     splits = make_splits(source, recipe.data)
     streamed = [split for split in splits.values() if isinstance(split, FolderSplit)]
-    if keep_resident(streamed, recipe.data.resident):
+    whole = recipe.augment.resized_crop is not None  # crops are to come from whole images
+    if keep_resident(streamed, False if resident == "auto" and whole else resident):
         splits = {
             name: split.decoded() if isinstance(split, FolderSplit) else split
             for name, split in splits.items()
         }
-    if statistics is None and recipe.data.scaling == "standard":
-        statistics = pixel_statistics(splits["train"])
-    mean, std = statistics or (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    mean, std = statistics or SCALINGS[recipe.data.scaling](recipe.data, splits["train"])
     channels_last = recipe.launch.channels_last
     return ImageData(
         splits={name: split.to(accelerator.device) for name, split in splits.items()},
@@ -102,17 +112,37 @@ def load_data(
     )
 
 
+def check_labels(name: str, source: Source) -> None:
+    """Every label is the number of a class."""
+    for split in (source.train, source.val, source.test):
+        if split is None:
+            continue
+        wrong = (split.labels < 0) | (split.labels >= len(source.classes))
+        if wrong.any():
+            sample = int(wrong.nonzero()[0])
+            raise UserMistakeError(
+                f"{name}: sample {sample} has the label {int(split.labels[sample])}, which is "
+                f"none of 0 to {len(source.classes) - 1}"
+            )
+
+
 def make_splits(source: Source, data: Data) -> dict[str, Split]:
     """train, val (a part of the training set, unless published; absent without one) and test."""
     order = balanced_order(source.train.labels, data.split_seed)
     num_val = round(len(order) * data.val_fraction) if source.val is None else 0
     splits = {"train": source.train.subset(order[num_val:].sort().values)}
     if source.val is not None or num_val:
-        splits["val"] = source.val or source.train.subset(order[:num_val].sort().values)
+        held_out = source.train.subset(order[:num_val].sort().values)
+        splits["val"] = source.val or as_evaluated(held_out, data)
     splits["test"] = source.test
     if data.limit is None:
         return splits
     return {name: limited(split, data.limit, data.split_seed) for name, split in splits.items()}
+
+
+def as_evaluated(split: Split, data: Data) -> Split:
+    """A part of the training set, its images read as those of the test set are."""
+    return split.with_geometry(data.eval_geometry) if isinstance(split, FolderSplit) else split
 
 
 def limited(split: Split, limit: int, seed: int) -> Split:
@@ -133,39 +163,43 @@ def balanced_order(labels: Tensor, seed: int) -> Tensor:
     return by_class[place.argsort(stable=True)]
 
 
-def pixel_statistics(split: Split) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel, pixels in [0, 1], over all images.
-
-    Over `STATISTICS_IMAGES` of them, evenly spread, where images are read from files.
-    """
-    total = len(split.labels)
-    step = max(1, total // STATISTICS_IMAGES) if isinstance(split, FolderSplit) else 1
-    count, sums, squares = 0, torch.zeros(()), torch.zeros(())
-    for samples in torch.arange(0, total, step).split(512):
-        pixels = split.images(samples).double() / 255
-        count += pixels[:, 0].numel()
-        sums = sums + pixels.sum((0, 2, 3))
-        squares = squares + pixels.square().sum((0, 2, 3))
-    mean = sums / count
-    std = (squares / count - mean.square()).sqrt()
-    return mean.float()[:, None, None], std.float()[:, None, None]
-
-
 def training_windows(
     data: ImageData, augment: Augment, sampling: Sampling, epoch: int, first_step: int = 0
 ) -> Iterator[Window[Batch]]:
     """What this rank computes in the steps of an epoch, augmented."""
-    accelerator, split = data.accelerator, data.splits["train"]
+    accelerator = data.accelerator
     rank, num_ranks = accelerator.process_index, accelerator.num_processes
     windows = list(sampling.windows(epoch, rank, num_ranks, first_step))
-    numbers = (share.samples.to(split.device) for shares, _ in windows for share in shares)
-    found = read(split, numbers, accelerator.device)
+    numbers = (share.samples for shares, _ in windows for share in shares)
+    drawn = {"seed": sampling.seed, "epoch": epoch}
+    found, rest = read_training(data, augment, numbers, **drawn)
     for shares, size in windows:
         batches = []
         for share, (samples, images, labels) in zip(shares, found, strict=False):
-            images = augmented(images, samples, augment, seed=sampling.seed, epoch=epoch)
-            batches.append(Batch(data.inputs(images), labels, labels, share.real))
+            inputs, targets = data.inputs(augmented(images, samples, rest, **drawn)), labels
+            if augment.erasing:
+                inputs = erased(inputs, samples, augment.erasing, **drawn)
+            if augment.mixes:
+                num_classes = len(data.classes)
+                pairs = (inputs, labels, samples, augment)
+                inputs, labels, targets = mixed(*pairs, num_classes=num_classes, **drawn)
+            batches.append(Batch(inputs, labels, targets, share.real))
         yield Window(batches, size)
+
+
+def read_training(
+    data: ImageData, augment: Augment, numbers: Iterable[Tensor], *, seed: int, epoch: int
+) -> tuple[Iterator[Found], Augment]:
+    """Training images, and what is left to do to them: files are cropped while they are read."""
+    split, device = data.splits["train"], data.accelerator.device
+    if not isinstance(split, FolderSplit) or augment.resized_crop is None:
+        return read(split, numbers, device), augment
+
+    def crops(drawn: Tensor) -> Tensor:
+        boxes = partial(boxes_of, drawn, augment=augment, key=mix(seed, epoch))
+        return split.crops(drawn % len(split.labels), boxes)
+
+    return read(split, numbers, device, crops), replace(augment, resized_crop=None)
 
 
 def evaluation_batches(
@@ -176,35 +210,41 @@ def evaluation_batches(
     share = evaluation_share(len(data.labels(split)), batch_size, rank, num_ranks)
     found = read(data.splits[split], (samples for _, samples in share), data.accelerator.device)
     for (number, _), (samples, images, labels) in zip(share, found, strict=True):
-        yield number, samples.cpu(), Batch(data.inputs(images), labels, labels, len(labels))
+        yield number, samples, Batch(data.inputs(images), labels, labels, len(labels))
 
 
 def read(
-    split: Split, batches: Iterable[Tensor], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(numbers, uint8 images, labels) on the device; files are read ahead.
+    split: Split,
+    batches: Iterable[Tensor],
+    device: torch.device,
+    images: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[Found]:
+    """(numbers, uint8 images, labels), the latter two on the device; files are read ahead.
 
-    Numbers beyond the split are copies, see `Share.samples`.
+    Numbers beyond the split are copies, see `Share.samples`. `images` reads the files of such
+    numbers; None: their middle.
     """
     total = len(split.labels)
     if not isinstance(split, FolderSplit):
         for numbers in batches:
-            samples = numbers % total
+            samples = (numbers % total).to(split.device)
             yield numbers, split.images(samples), split.labels[samples]
         return
+    images = images or (lambda numbers: split.images(numbers % total))
     with ThreadPoolExecutor(AHEAD) as pool:
         pending: deque[tuple[Tensor, Future[Tensor]]] = deque()
         for numbers in batches:
-            pending.append((numbers, pool.submit(split.images, numbers % total)))
+            pending.append((numbers, pool.submit(images, numbers)))
             if len(pending) > AHEAD:
                 yield _arrived(split, pending.popleft(), device)
         while pending:
             yield _arrived(split, pending.popleft(), device)
 
 
-def _arrived(
-    split: Split, reading: tuple[Tensor, Future[Tensor]], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
+def _arrived(split: Split, reading: tuple[Tensor, Future[Tensor]], device: torch.device) -> Found:
     numbers, images = reading
     labels = split.labels[numbers % len(split.labels)]
-    return numbers, images.result().to(device), labels.to(device)
+    try:
+        return numbers, images.result().to(device), labels.to(device)
+    except UserMistakeError as broken:
+        raise OneRankMistakeError(str(broken)) from broken

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator = start(recipe.launch)
     mean, std = (torch.tensor(state[name])[:, None, None] for name in ("mean", "std"))
     data = load_data(recipe, accelerator, statistics=(mean, std))
-    task = Classification(recipe.loss, len(data.classes))
+    task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     net = accelerator.prepare_model(net.to(memory_format=data.memory_format), evaluation_mode=True)
     if options.split not in data.splits:
         raise UserMistakeError(f"{options.run_dir} has no {options.split} split")
@@ -74,6 +74,7 @@ def parse_options(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument("--weights", choices=(BEST, LAST), help="best where there are such")
     parser.add_argument("--eval_stats", choices=get_args(Stats), help="instead of the recipe's")
     parser.add_argument("--seed", type=int, help="of nets that draw in evaluation (sampled)")
+    parser.add_argument("--test_flip", action="store_true", help="tell top1_flip, too")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     return parser.parse_args(argv)
 
@@ -92,6 +93,7 @@ def load_net(options: Namespace) -> tuple[Recipe, nn.Module, dict[str, Any]]:
         recipe.model = replace(recipe.model, eval_stats=options.eval_stats)
     if options.seed is not None:
         recipe = replace(recipe, seed=options.seed)
+    recipe.test_flip = recipe.test_flip or options.test_flip
     recipe.launch = replace(recipe.launch, cpu=recipe.launch.cpu or options.cpu, processes=None)
     net = make_model(
         recipe.model,

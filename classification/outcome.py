@@ -18,7 +18,7 @@ from knorm.training.loop import Trainer
 from knorm.training.report import draw_curves, in_time, write_report
 from knorm.training.run import BEST, LAST, RESULT, Run, to_json
 
-SCORES = ("top1", "top5", "loss")
+SCORES = ("top1", "top1_flip", "top5", "loss")
 Numbers = Mapping[str, Any]
 
 
@@ -27,13 +27,13 @@ def plan(recipe: Recipe, trainer: Trainer, data: ImageData, where: str) -> str:
     num_processes = trainer.accelerator.num_processes
     sizes = "  ".join(f"{name} {len(split.labels)}" for name, split in data.splits.items())
     per_epoch = trainer.steps_per_epoch
-    steps, augment = recipe.epochs * per_epoch, recipe.augment
+    steps = recipe.epochs * per_epoch
     first, last = (trainer.rate_at(step) for step in (0, steps - 1))
     return f"""\
 net    {recipe.model.name}  {count_parameters(trainer.net):,} parameters  \
 {device_name(trainer.accelerator.device)}  mixed precision {recipe.launch.mixed_precision}
 data   {recipe.data.name}  {sizes}  {recipe.data.scaling}  \
-crop padding {augment.crop_padding}  flip {augment.flip}
+{recipe.augment.in_words()}
 batch  {recipe.batch_size} = {recipe.batch_size / num_processes / recipe.accumulation:g} x \
 {num_processes} process(es) x {recipe.accumulation} pass(es)  \
 {steps} steps = {recipe.epochs} epochs x {per_epoch}  seed {recipe.seed}

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classification.config import Data
+from classification.data_config import Data
+from classification.image_files import read_box, read_middle, read_sides
+from classification.synthetic import synthetic_images
 from knorm.training.mistakes import UserMistakeError
 
 AUTO_RESIDENT = 2 * 2**30  # bytes of decoded images
@@ -51,25 +54,51 @@ class ResidentSplit:
         return ResidentSplit(self.pixels.to(device), self.labels.to(device))
 
 
+Boxes = Callable[[Tensor], Tensor]  # sides of images (N, 2) to boxes of them (N, 4)
+
+
 class FolderSplit:
     """Image files, read by threads when they are asked for."""
 
     device = torch.device("cpu")
 
-    def __init__(self, paths: np.ndarray, labels: Tensor, size: int, pool: ThreadPoolExecutor):
-        self.paths, self.labels, self.size, self.pool = paths, labels, size, pool
+    def __init__(
+        self,
+        paths: np.ndarray,
+        labels: Tensor,
+        geometry: tuple[int, int],
+        pool: ThreadPoolExecutor,
+    ):
+        """`geometry`: side of the squares, shorter side of the images they are cropped from."""
+        self.paths, self.labels, self.geometry, self.pool = paths, labels, geometry, pool
 
     def images(self, samples: Tensor) -> Tensor:
-        paths = (os.fsdecode(path) for path in self.paths[samples.numpy()])
-        pixels = self.pool.map(lambda path: read_image(path, self.size), paths)
-        return torch.from_numpy(np.stack(list(pixels))).permute(0, 3, 1, 2).contiguous()
+        return self._stacked(lambda path: read_middle(path, *self.geometry), self._paths(samples))
+
+    def crops(self, samples: Tensor, boxes: Boxes) -> Tensor:
+        """Boxes of the whole images instead of their middle, resized to the squares."""
+        paths = self._paths(samples)
+        sides = torch.tensor(list(self.pool.map(read_sides, paths)))
+        read = partial(read_box, size=self.geometry[0])
+        return self._stacked(read, paths, boxes(sides).tolist())
+
+    def _paths(self, samples: Tensor) -> list[str]:
+        return [os.fsdecode(path) for path in self.paths[samples.numpy()]]
+
+    def _stacked(self, read: Callable[..., np.ndarray], *arguments: Sequence[Any]) -> Tensor:
+        pixels = list(self.pool.map(read, *arguments))
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
     def subset(self, samples: Tensor) -> "FolderSplit":
         paths, labels = self.paths[samples.numpy()], self.labels[samples]
-        return FolderSplit(paths, labels, self.size, self.pool)
+        return FolderSplit(paths, labels, self.geometry, self.pool)
 
     def to(self, device: torch.device) -> "FolderSplit":
         return self
+
+    def with_geometry(self, geometry: tuple[int, int]) -> "FolderSplit":
+        """The same files, read in another way."""
+        return FolderSplit(self.paths, self.labels, geometry, self.pool)
 
     def decoded(self) -> ResidentSplit:
         """The same split in memory."""
@@ -87,23 +116,6 @@ class Source:
     val: Split | None = None
 
 
-def read_image(path: str, size: int) -> np.ndarray:
-    """The middle of an image file as RGB, (size, size, 3) uint8: shorter side resized to `size`."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise UserMistakeError(
-                    f"{path}: {image.mode} pixels; only those of 8 bits are read"
-                )
-            image.draft("RGB", (size, size))  # JPEG decodes at half, a quarter, ... of its size
-            square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-    except OSError as error:
-        raise UserMistakeError(f"{path}: not an image that can be read: {error}") from error
-    return np.asarray(square)
-
-
 def read_digits(data: Data) -> Source:
     """scikit-learn's 8x8 digits; a fixed fifth of them, the classes in proportion, is the test."""
     from sklearn.datasets import load_digits
@@ -117,6 +129,14 @@ def read_digits(data: Data) -> Source:
     num_test = round(len(order) * 0.2)
     classes = [str(name) for name in digits.target_names]
     return Source(every.subset(order[num_test:]), every.subset(order[:num_test]), classes)
+
+
+def read_synthetic(data: Data) -> Source:
+    """Patterns with noise, see `classification.synthetic`."""
+    splits = [
+        ResidentSplit(*synthetic_images(data.synthetic, train=train)) for train in (True, False)
+    ]
+    return Source(*splits, classes=[str(label) for label in range(data.synthetic.classes)])
 
 
 def read_torchvision(name: str) -> Callable[[Data], Source]:
@@ -188,6 +208,7 @@ def folder_classes(root: str) -> list[str]:
 def _read_folder(data: Data, split: str) -> FolderSplit:
     """The images of root/split/<class>, at any depth, in the order of their names."""
     assert data.image_size is not None
+    training = (data.image_size, data.image_size)
     paths: list[bytes] = []
     labels: list[int] = []
     for label, name in enumerate(folder_classes(data.root)):
@@ -197,7 +218,8 @@ def _read_folder(data: Data, split: str) -> FolderSplit:
         paths += found
         labels += [label] * len(found)
     pool = ThreadPoolExecutor(data.workers, thread_name_prefix="images")
-    return FolderSplit(np.array(paths), torch.tensor(labels), data.image_size, pool)
+    geometry = training if split == "train" else data.eval_geometry
+    return FolderSplit(np.array(paths), torch.tensor(labels), geometry, pool)
 
 
 def _image_files(folder: Path) -> Iterator[bytes]:
@@ -209,7 +231,7 @@ def _image_files(folder: Path) -> Iterator[bytes]:
 
 def keep_resident(splits: Sequence[FolderSplit], resident: bool | Literal["auto"]) -> bool:
     """Whether these splits are to be decoded into memory."""
-    num_bytes = sum(len(split.labels) * 3 * split.size**2 for split in splits)
+    num_bytes = sum(len(split.labels) * 3 * split.geometry[0] ** 2 for split in splits)
     return num_bytes < AUTO_RESIDENT if resident == "auto" else resident
 
 
@@ -219,4 +241,5 @@ READERS: dict[str, Callable[[Data], Source]] = {
     "cifar10": read_torchvision("CIFAR10"),
     "cifar100": read_torchvision("CIFAR100"),
     "imagefolder": read_imagefolder,
+    "synthetic": read_synthetic,
 }

@@ -32,7 +32,7 @@ def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> None:
     """Print the plan, try everything, print what it costs; keep nothing."""
     say = accelerator.print
     trainer = make_trainer(recipe, data, accelerator)
-    task = Classification(recipe.loss, len(data.classes))
+    task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     say(plan(recipe, trainer, data, "nothing is kept, this is a dry run"))
     image = data.splits["test"].images(torch.zeros(1, dtype=torch.long))
     macs = count_macs(trainer.net, data.inputs(image.to(accelerator.device)))

@@ -41,9 +41,10 @@ def make_model(model: Model, *, num_classes: int, in_chans: int, seed: int) -> n
 class Classification:
     """Loss of a batch in training, values of each sample in evaluation, numbers from these."""
 
-    def __init__(self, loss: Loss, num_classes: int):
+    def __init__(self, loss: Loss, num_classes: int, *, test_flip: bool = False):
         self.label_smoothing, self.num_classes = loss.label_smoothing, num_classes
         self.names = ("loss", "predicted") + (("top5",) if num_classes > TOP_K else ())
+        self.names += ("flip_predicted",) if test_flip else ()
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
         """Loss of the batch's real samples, summed; sums over them for the log."""
@@ -56,7 +57,11 @@ class Classification:
         return loss, {"loss": loss, "top1": correct.sum(), "count": count}
 
     def per_sample(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy without smoothing, predicted class, whether the label is in the top 5."""
+        """Cross-entropy without smoothing, predicted class, whether the label is in the top 5.
+
+        With `test_flip` also the class predicted by the mean softmax of image and mirror image,
+        after everything else, so that nets which draw in evaluation tell the same without it.
+        """
         logits = net(batch.inputs).float()
         values = {
             "loss": F.cross_entropy(logits, batch.labels, reduction="none"),
@@ -65,6 +70,10 @@ class Classification:
         if "top5" in self.names:
             top = logits.topk(TOP_K, dim=1).indices
             values["top5"] = (top == batch.labels[:, None]).any(dim=1)
+        if "flip_predicted" in self.names:
+            mirrored = net(batch.inputs.flip(-1)).float()
+            both = logits.softmax(dim=1) + mirrored.softmax(dim=1)
+            values["flip_predicted"] = both.argmax(dim=1)
         return values
 
     def summary(self, values: Mapping[str, Tensor], labels: Tensor) -> dict[str, Any]:
@@ -73,6 +82,9 @@ class Classification:
         numbers = {"loss": metrics.mean(values["loss"]), "top1": correct / len(labels)}
         if "top5" in self.names:
             numbers["top5"] = metrics.mean(values["top5"])
+        if "flip_predicted" in self.names:
+            flip_correct = int((values["flip_predicted"] == labels).sum())
+            numbers["top1_flip"] = flip_correct / len(labels)
         return numbers | {"correct": correct, "count": len(labels)}
 
     def confusion_matrix(self, values: Mapping[str, Tensor], labels: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def train(
         if accelerator.is_main_process:
             print(f"{place.folder} is finished already", flush=True)
         return json.loads((place.folder / RESULT).read_text(encoding="utf-8"))
-    task = Classification(recipe.loss, len(data.classes))
+    task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     trainer = make_trainer(recipe, data, accelerator)
     run = open_run(recipe, place, data, accelerator, command)
     if place.saved:
@@ -171,6 +171,8 @@ def make_sampling(recipe: Recipe, data: ImageData) -> Sampling:
         seed=recipe.seed,
         drop_last=recipe.drop_last,
         passes=recipe.accumulation,
+        repeats=recipe.augment.repeats,
+        together=2 if recipe.augment.mixes else 1,
     )
 
 

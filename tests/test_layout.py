@@ -30,7 +30,8 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     | {"knorm.checkpoints"},
     "knorm/training": TRAINING | {"knorm"},
     "knorm": CORE | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"},
-    "classification": TRAINING | {"torchvision", "sklearn", "PIL", "knorm", "classification"},
+    "classification": TRAINING
+    | {"torchvision", "scipy", "sklearn", "PIL", "knorm", "classification"},
 }
 
 

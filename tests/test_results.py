@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import eval_statistics, training_step
+from benchmarks import eval_statistics, loader, training_step
 from classification import compare
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -21,6 +21,7 @@ TABLES = {
     "eval-statistics": lambda path: eval_statistics.render(
         compare.read_rows(path), head(path.stem)
     ),
+    "loader": lambda path: loader.render(json.loads(path.read_text("utf-8"))),
     "training-step": lambda path: training_step.render(json.loads(path.read_text("utf-8"))),
 }
 

@@ -22,6 +22,7 @@ PACKAGES = (
     "rich",
     "safetensors",
     "scikit-learn",
+    "scipy",
     "torch",
     "torchmetrics",
     "torchvision",

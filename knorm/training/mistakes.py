@@ -18,6 +18,10 @@ class UserMistakeError(ValueError):
     """What was asked for cannot be done; the message says the rule, the value and the way out."""
 
 
+class OneRankMistakeError(UserMistakeError):
+    """A mistake that one process alone meets, such as a damaged file, and has to tell."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """`knorm.choices.nearest`, for which optim.learning_rate also is like optim.lr."""
     choices = list(choices)
@@ -78,7 +82,7 @@ def run_program(main: Callable[[], object]) -> int:
     try:
         main()
     except UserMistakeError as mistake:
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0" or isinstance(mistake, OneRankMistakeError):
             print("error:", " ".join(str(mistake).split()), file=sys.stderr)
         return 2
     except OSError as error:

@@ -31,7 +31,7 @@ class Sampling:
     drop_last: bool = True
     """leave out the short batch at the end of an epoch's order"""
     repeats: int = 1
-    """copies of a sample that follow each other; an epoch is as long as without them"""
+    """copies of a sample in a row, or of a group of `together`; an epoch is as long as without"""
     passes: int = 1
     """forward and backward passes that every rank makes for a step"""
     together: int = 1
@@ -54,8 +54,10 @@ class Sampling:
         """The numbers of every global batch of an epoch, in an order drawn from (seed, epoch)."""
         generator = torch.Generator().manual_seed(mix(self.seed, epoch))
         order = torch.randperm(self.num_samples, generator=generator)
-        copies = torch.arange(self.repeats) * self.num_samples
-        order = (order[:, None] + copies).flatten()[: self.num_samples]
+        copies = torch.arange(self.repeats)[:, None] * self.num_samples
+        whole = self.num_samples // self.together * self.together
+        groups = order[:whole].view(-1, 1, self.together) + copies
+        order = torch.cat([groups.flatten(), order[whole:]])[: self.num_samples]
         return list(order.split(self.batch_size)[: self.steps])
 
     def shares(self, batch: Tensor, rank: int, num_ranks: int) -> list[Share]:

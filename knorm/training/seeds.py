@@ -35,6 +35,12 @@ def draw(key: int, positions: Tensor, choices: int) -> Tensor:
     return _shift_right(value, 1) % choices
 
 
+def uniform(key: int, positions: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """For every position a float32 from [low, high], a function of `key` and position alone."""
+    steps = 1 << 24  # all of them exact in float32
+    return low + (high - low) * (draw(key, positions, steps).float() / steps)
+
+
 def _shift_right(value: Tensor, bits: int) -> Tensor:
     """Logical shift: torch's own fills with the sign bit."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,4 +1,6 @@
+import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,18 +9,19 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from classification.config import DATA_FACTS, Data, parse_recipe
+from classification.config import parse_recipe
 from classification.data import (
+    Batch,
     balanced_order,
     count_classes,
     evaluation_batches,
     load_data,
     make_splits,
-    pixel_statistics,
     training_windows,
 )
+from classification.data_config import DATA_FACTS, Data
 from classification.readers import READERS, FolderSplit, ResidentSplit, Source, read_digits
-from knorm.training.mistakes import UserMistakeError
+from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
 from knorm.training.sampling import Sampling
 
 
@@ -123,14 +126,6 @@ def test_digits_keep_a_fifth_of_every_class_for_the_test():
     assert ((test / (test + train)) - 0.2).abs().max() < 0.01
     assert source.train.images(torch.arange(5)).shape == (5, 1, 8, 8)
     assert source.train.images(torch.arange(500)).max() == 255
-
-
-def test_statistics_are_those_of_all_training_pixels():
-    pixels = torch.randint(0, 256, (1100, 3, 4, 4), dtype=torch.uint8)
-    mean, std = pixel_statistics(ResidentSplit(pixels, torch.zeros(1100).long()))
-    scaled = pixels.double() / 255
-    torch.testing.assert_close(mean.flatten().double(), scaled.mean((0, 2, 3)))
-    torch.testing.assert_close(std.flatten().double(), scaled.std((0, 2, 3), correction=0))
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
@@ -271,3 +266,81 @@ def test_torchvisions_sets_become_resident_splits(monkeypatch, tmp_path, name):
     channels = 1 if name == "MNIST" else 3
     assert source.train.images(torch.tensor([0, 1])).shape == (2, channels, 5, 5)
     assert source.test.labels.tolist() == [0, 1] * 3
+
+
+def test_a_file_broken_in_the_middle_of_a_streamed_epoch_is_named(folder):
+    recipe = folder_recipe(folder, "--data.resident=false")
+    data = load_data(recipe, Accelerator(cpu=True))
+    sampling = Sampling(num_samples=8, batch_size=2, seed=0)
+    windows = training_windows(data, recipe.augment, sampling, 1)
+    last = data.splits["train"].paths[sampling.batches(1)[-1][0]].decode()
+    Path(last).write_bytes(b"\x89PNG no more")
+    with pytest.raises(OneRankMistakeError, match=f"{re.escape(last)}: not an image"):
+        list(windows)
+
+
+def test_evaluated_images_may_have_a_margin_and_a_size_of_their_own(folder):
+    recipe = folder_recipe(folder, "--data.eval_size=6", "--data.eval_resize=12")
+    data = load_data(recipe, Accelerator(cpu=True))
+    shapes = {name: split.pixels.shape[2:] for name, split in data.splits.items()}
+    assert shapes == {"train": (8, 8), "val": (6, 6), "test": (6, 6)}
+
+
+def test_resized_crops_of_files_come_from_the_whole_image_and_follow_seed_epoch_and_copy(folder):
+    recipe = folder_recipe(folder, "--augment.resized_crop=[0.1,1]", "--augment.flip=false")
+    data = load_data(recipe, Accelerator(cpu=True))
+    split = data.splits["train"]
+    assert isinstance(split, FolderSplit)  # although there is little of it
+    copies = Sampling(num_samples=8, batch_size=4, seed=0, repeats=2)
+
+    def epoch(number, batch_size=4):
+        cut = replace(copies, batch_size=batch_size)
+        windows = training_windows(data, recipe.augment, cut, number)
+        return torch.cat([batch.inputs for window in windows for batch in window.batches])
+
+    assert torch.equal(epoch(1), epoch(1, batch_size=2))
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    for path in split.paths:
+        Image.fromarray(noise).save(path.decode())
+    assert not torch.equal(epoch(1), epoch(2))
+    assert len(epoch(1).flatten(1).unique(dim=0)) == 8
+
+
+def test_labels_that_are_no_class_are_named(monkeypatch):
+    source = Source(labelled(5, 5, 5), labelled(5, 5), ["a", "b"])
+    monkeypatch.setitem(READERS, "digits", lambda data: source)
+    with pytest.raises(UserMistakeError, match=r"sample 10 has the label 2, .* none of 0 to 1"):
+        load_data(parse_recipe([]), Accelerator(cpu=True))
+
+
+MIXING = ["--augment.mixup=0.2", "--augment.cutmix=1", "--augment.erasing=0.5"]
+
+
+@pytest.mark.parametrize(("num_ranks", "passes"), [(1, 2), (2, 1), (2, 3), (3, 1)])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_ranks_and_passes_together_mix_as_one(num_ranks, passes, repeats):
+    recipe = parse_recipe(["--data.name=synthetic", *MIXING, "--augment.policy=cifar10"])
+    data = load_data(recipe, Accelerator(cpu=True))
+    whole = Sampling(num_samples=90, batch_size=22, seed=3, together=2, repeats=repeats)
+
+    def batches(rank, sampling, ranks):
+        alone = SimpleNamespace(process_index=rank, num_processes=ranks, device=torch.device("cpu"))
+        part = replace(data, accelerator=alone)
+        for window in training_windows(part, recipe.augment, sampling, 2):
+            yield [Batch(*(t[: b.real] for t in b[:3]), b.real) for b in window.batches]
+
+    parts = [batches(rank, replace(whole, passes=passes), num_ranks) for rank in range(num_ranks)]
+    for (one,), *shares in zip(batches(0, whole, 1), *parts, strict=True):
+        together = [batch for share in shares for batch in share]
+        for name in ("inputs", "labels", "targets"):
+            found = torch.cat([getattr(batch, name) for batch in together])
+            assert torch.equal(found, getattr(one, name))
+        assert one.targets.shape == (22, 10)
+
+
+def test_copies_are_mixed_with_another_image_and_not_with_each_other():
+    sampling = Sampling(num_samples=99, batch_size=20, seed=1, repeats=4, together=2)
+    for batch in sampling.batches(1):
+        first, second = batch.view(-1, 2).unbind(1)
+        assert (first % 99 != second % 99).all()
+        assert torch.equal(first // 99, second // 99)

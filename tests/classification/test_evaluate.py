@@ -24,7 +24,8 @@ SETTINGS = [
 def folder(tmp_path_factory):
     """A run of two processes."""
     folder = tmp_path_factory.mktemp("runs") / "two"
-    launch(TWO, "classification.train", *SETTINGS, "--launch.processes=2", f"--run_dir={folder}")
+    more = ["--launch.processes=2", "--test_flip=true", f"--run_dir={folder}"]
+    launch(TWO, "classification.train", *SETTINGS, *more)
     return folder
 
 
@@ -53,6 +54,7 @@ def test_one_process_evaluates_their_weights_to_the_very_same_numbers(folder, ca
         if (row["split"], row["weights"]) == ("test", "best")
     }
     assert {name: alone[name] for name in expected} == expected
+    assert "top1_flip" in expected
 
 
 def test_three_processes_evaluate_them_to_the_very_same_numbers(folder, capsys):
@@ -62,12 +64,29 @@ def test_three_processes_evaluate_them_to_the_very_same_numbers(folder, capsys):
     assert out == capsys.readouterr().out
 
 
-def test_one_process_trains_to_the_numbers_of_two(folder, tmp_path):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The same run by one process, and without evaluation by mirror images."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    train.main([*SETTINGS, f"--run_dir={folder}"])
+    return folder
+
+
+def test_evaluation_by_mirror_images_is_a_number_beside_the_others(alone, capsys):
+    capsys.readouterr()
+    told = []
+    for more in ([], ["--test_flip"]):
+        evaluate.main([str(alone), "--split", "val", "--cpu", *more])
+        told.append(json.loads(capsys.readouterr().out))
+    assert 0 < told[1].pop("top1_flip") <= 1
+    assert told[0] == told[1]
+
+
+def test_one_process_trains_to_the_numbers_of_two(folder, alone):
     """Up to rounding: gradients are summed in another order."""
-    train.main([*SETTINGS, f"--run_dir={tmp_path / 'one'}"])
-    for one, two in zip(rows(tmp_path / "one"), rows(folder), strict=True):
+    for one, two in zip(rows(alone), rows(folder), strict=True):
         assert one["lr"] == two["lr"]
-    first, second = rows(tmp_path / "one")[0], rows(folder)[0]
+    first, second = rows(alone)[0], rows(folder)[0]
     assert first["train.loss"] == pytest.approx(second["train.loss"], rel=1e-2)
 
 

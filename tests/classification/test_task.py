@@ -61,6 +61,43 @@ def test_the_confusion_matrix_agrees_with_the_accuracy():
     assert matrix.sum(dim=1).tolist() == batch.labels.bincount(minlength=6).tolist()
 
 
+class Drawing(nn.Module):
+    """Logits by the columns of an image, with noise."""
+
+    def forward(self, inputs):
+        return inputs[:, 0, 0] + torch.randn(len(inputs), inputs.shape[3])
+
+
+def test_mirrored_evaluation_tells_the_mean_softmax_of_both_and_changes_nothing_else():
+    labels = torch.randint(0, 7, (300,))
+    batch = Batch(torch.randn(300, 1, 1, 7), labels, labels, 300)
+    plain, both = (Classification(Loss(), 7, test_flip=flip) for flip in (False, True))
+    torch.manual_seed(0)
+    expected = plain.per_sample(Drawing(), batch)
+    torch.manual_seed(0)
+    values = both.per_sample(Drawing(), batch)
+    assert all(torch.equal(values[name], expected[name]) for name in plain.names)
+    numbers = both.summary(values, labels)
+    assert plain.summary(expected, labels) == {k: v for k, v in numbers.items() if k != "top1_flip"}
+    torch.manual_seed(0)
+    net = Drawing()
+    mean = net(batch.inputs).softmax(1) + net(batch.inputs.flip(3)).softmax(1)
+    assert numbers["top1_flip"] == (mean.argmax(1) == labels).sum().item() / 300
+    assert numbers["top1_flip"] != numbers["top1"]
+    assert score(numbers) == score(plain.summary(expected, labels))
+
+
+def test_the_loss_takes_probabilities_of_mixed_images():
+    batch, task = batch_of(4), Classification(Loss(label_smoothing=0.1), 4)
+    certain = batch._replace(targets=torch.eye(4)[batch.labels])
+    torch.testing.assert_close(
+        task.loss(nn.Identity(), certain)[0], task.loss(nn.Identity(), batch)[0]
+    )
+    half = batch._replace(targets=torch.full((11, 4), 0.25))
+    expected = -batch.inputs.log_softmax(1).mean(1).sum()
+    torch.testing.assert_close(task.loss(nn.Identity(), half)[0], expected)
+
+
 def test_weights_are_a_function_of_the_seed():
     model = Model(name="knresnet13", options={"width": 0.25})
 

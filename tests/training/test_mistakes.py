@@ -8,6 +8,7 @@ from knorm.training import mistakes
 from knorm.training.interrupt import Interrupted
 from knorm.training.mistakes import (
     OneLineParser,
+    OneRankMistakeError,
     UserMistakeError,
     check_positive,
     check_range,
@@ -96,3 +97,13 @@ def test_a_typing_mistake_waits_for_no_slow_library():
     code = f"import sys, {modules}; print(*sorted({slow!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(("kind", "lines"), [(UserMistakeError, 0), (OneRankMistakeError, 1)])
+def test_what_one_rank_alone_meets_it_also_tells(monkeypatch, capsys, kind, lines):
+    def program():
+        raise kind("image.png is damaged")
+
+    monkeypatch.setenv("RANK", "1")
+    assert run_program(program) == 2
+    assert capsys.readouterr().err.count("error: image.png is damaged\n") == lines

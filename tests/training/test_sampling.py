@@ -97,3 +97,17 @@ def test_evaluation_takes_every_sample_once_in_batches_that_ranks_do_not_change(
     assert len(dealt) == len(alone)
     assert dict(dealt) == alone
     assert sorted(sample for _, samples in dealt for sample in samples) == list(range(num_samples))
+
+
+@pytest.mark.parametrize("together", [1, 2, 3])
+@pytest.mark.parametrize("repeats", [1, 2, 4])
+def test_groups_are_repeated_as_a_whole_and_an_epoch_stays_as_long(together, repeats):
+    sampling = Sampling(
+        num_samples=50, batch_size=7, seed=0, drop_last=False, repeats=repeats, together=together
+    )
+    order = torch.cat(sampling.batches(3))
+    assert len(order) == 50
+    assert len(order.unique()) == 50
+    group = order[: together * repeats].view(repeats, together)
+    copies = torch.arange(repeats)[:, None] * 50
+    assert torch.equal(group, group[0] + copies)

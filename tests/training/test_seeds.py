@@ -1,6 +1,6 @@
 import torch
 
-from knorm.training.seeds import draw, mix, seed_torch
+from knorm.training.seeds import draw, mix, seed_torch, uniform
 
 
 def test_every_word_of_a_seed_and_their_order_matter():
@@ -32,3 +32,12 @@ def test_the_same_words_seed_torch_with_the_same_numbers():
     assert not torch.equal(torch.rand(4), first)
     seed_torch(1, 2, 3)
     assert torch.equal(torch.rand(4), first)
+
+
+def test_uniform_numbers_fill_their_range_evenly():
+    numbers = uniform(3, torch.arange(100_000), -2.0, 6.0)
+    assert -2 <= numbers.min() < -1.99
+    assert 5.99 < numbers.max() <= 6
+    counts = numbers.histc(8, -2, 6)
+    assert (counts - 12_500).abs().max() < 5 * 12_500**0.5
+    assert torch.equal(uniform(3, torch.tensor([5]), -2.0, 6.0), numbers[5:6])

@@ -1,0 +1,153 @@
+"""Settings of the data set: which one, how it is split, read and scaled."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from knorm.training.mistakes import check_positive, check_range
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is known of a data set before it is read."""
+
+    num_classes: int | None
+    """None: as many as there are class folders"""
+    in_chans: int
+    crop_padding: int
+    """the usual augmentation: pixels around an image before it is cropped to its size again"""
+    flip: bool
+    """the usual augmentation: whether mirror images belong to the same class"""
+
+
+DATA_FACTS = {
+    "digits": DataFacts(num_classes=10, in_chans=1, crop_padding=0, flip=False),
+    "mnist": DataFacts(num_classes=10, in_chans=1, crop_padding=0, flip=False),
+    "cifar10": DataFacts(num_classes=10, in_chans=3, crop_padding=4, flip=True),
+    "cifar100": DataFacts(num_classes=100, in_chans=3, crop_padding=4, flip=True),
+    "imagefolder": DataFacts(num_classes=None, in_chans=3, crop_padding=4, flip=True),
+    "synthetic": DataFacts(num_classes=10, in_chans=3, crop_padding=0, flip=False),
+}
+
+
+@dataclass(kw_only=True)
+class Synthetic:
+    """Sizes of the synthetic set: one smooth pattern for each class, and noise on it."""
+
+    train: int = 1000
+    """training images, validation included"""
+    test: int = 200
+    """test images"""
+    classes: int = 10
+    """as many classes, all equally frequent"""
+    channels: int = 3
+    """channels of an image"""
+    image_size: int = 32
+    """side of an image"""
+    noise: float = 0.2
+    """deviation of the noise, pixels in [0, 1]; that of the patterns is 0.2"""
+    seed: int = 0
+    """of patterns and noise"""
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test", "classes", "channels", "image_size"):
+            check_positive(f"data.synthetic.{name}", getattr(self, name))
+        if not 0 <= self.noise < float("inf"):
+            raise ValueError(f"data.synthetic.noise must not be negative, got {self.noise}")
+
+
+@dataclass(kw_only=True)
+class Data:
+    """Images and labels, and how they are split."""
+
+    name: Literal["digits", "mnist", "cifar10", "cifar100", "imagefolder", "synthetic"]
+    """data set; imagefolder is any tree root/train/<class>/ with root/val or root/test beside it"""
+    root: str = "data"
+    """folder of the data set; mnist and cifar are downloaded into it where they are missing"""
+    image_size: int | None = None
+    """imagefolder: side of the squares that images are resized and cropped to"""
+    eval_size: int | None = None
+    """imagefolder: side of the squares in validation and test; null: image_size"""
+    eval_resize: int | None = None
+    """imagefolder: shorter side of val and test images before the square is cropped; null: same"""
+    resident: bool | Literal["auto"] = "auto"
+    """imagefolder: keep all images decoded in memory, which augment.resized_crop then crops from;
+    auto: below 2 GiB and without augment.resized_crop"""
+    workers: int = 8
+    """imagefolder: threads that read images"""
+    scaling: Literal["scale", "standard", "fixed"] = "scale"
+    """pixels to [0, 1], or further to mean 0 and deviation 1 per channel of the training set,
+    or minus data.mean over data.std"""
+    mean: list[float] | None = None
+    """scaling fixed: subtracted from pixels in [0, 1], a number in [0, 1] for each channel"""
+    std: list[float] | None = None
+    """scaling fixed: what they are then divided by, a number for each channel"""
+    val_fraction: float = 0.1
+    """part of the training set that is kept for validation; 0: no validation, no best weights"""
+    split_seed: int = 0
+    """which samples are kept for validation, and which ones data.limit takes"""
+    limit: int | None = None
+    """use at most this many samples of every split, the classes in proportion; null: all"""
+    synthetic: Synthetic = field(default_factory=Synthetic)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(f"data.val_fraction must lie in [0, 1), got {self.val_fraction}")
+        for name in ("image_size", "eval_size", "eval_resize", "workers", "limit"):
+            if getattr(self, name) is not None:
+                check_positive(f"data.{name}", getattr(self, name))
+        self._check_owners()
+        self._check_scaling()
+
+    def _check_owners(self) -> None:
+        """Options of one data set are not given with another."""
+        folder = self.name == "imagefolder"
+        if folder != (self.image_size is not None):
+            raise ValueError(
+                "data.image_size belongs to data.name imagefolder, which needs one, "
+                f"got {self.image_size} with {self.name}"
+            )
+        if self.resident != "auto" and not folder:
+            raise ValueError(f"data.resident is for imagefolder; {self.name} always is in memory")
+        for name in ("eval_size", "eval_resize"):
+            if getattr(self, name) is not None and not folder:
+                raise ValueError(f"data.{name} is for imagefolder, not for {self.name}")
+        if folder and self.eval_geometry[0] > self.eval_geometry[1]:
+            raise ValueError(
+                f"data.eval_resize must not be less than the side of the square, "
+                f"{self.eval_geometry[0]}, got {self.eval_geometry[1]}"
+            )
+        if self.name != "synthetic" and self.synthetic != Synthetic():
+            raise ValueError(f"data.synthetic is for data.name synthetic, not for {self.name}")
+
+    def _check_scaling(self) -> None:
+        """Mean and deviation are there where they are used, one for each channel."""
+        for name in ("mean", "std"):
+            numbers, channels = getattr(self, name), self.facts.in_chans
+            if (self.scaling == "fixed") != (numbers is not None):
+                raise ValueError(
+                    f"data.{name} belongs to data.scaling fixed, which needs it, "
+                    f"got {numbers} with {self.scaling}"
+                )
+            if numbers is not None and len(numbers) != channels:
+                raise ValueError(
+                    f"data.{name} needs {channels} numbers, one for each channel, got {numbers}"
+                )
+        for number in self.mean or ():
+            check_range("data.mean", number, 0, 1)
+        for number in self.std or ():
+            check_positive("data.std", number)
+
+    @property
+    def facts(self) -> DataFacts:
+        """What is known of the data set."""
+        facts, made = DATA_FACTS[self.name], self.synthetic
+        if self.name == "synthetic":
+            return replace(facts, num_classes=made.classes, in_chans=made.channels)
+        return facts
+
+    @property
+    def eval_geometry(self) -> tuple[int, int]:
+        """imagefolder: side of the squares in evaluation, shorter side they are cropped from."""
+        assert self.image_size is not None
+        size = self.eval_size or self.image_size
+        return size, self.eval_resize or size
