@@ -24,7 +24,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 def _initials(name: str) -> str:
     """optim.learning_rate -> optim.lr, optim.lr -> optim.lr."""
-    *section, last = name.split(".")
+    *section, last = name.removeprefix("--").split(".")
     words = last.split("_")
     short = "".join(word[:1] for word in words) if len(words) > 1 else last
     return ".".join([*section, short])

@@ -46,7 +46,7 @@ def test_kernel_normalization_is_counted_apart():
 
 @pytest.mark.parametrize(
     ("layer", "macs"),
-    [  # from 2 x 5 x 5 to 4 x 3 x 3: 50 elements, 9 windows of 9 pixels, 36 outputs of 2 x 9 products
+    [  # 2 x 5 x 5 -> 4 x 3 x 3: 50 elements, 9 windows of 9 pixels, 36 outputs of 18 products
         (KNConv2d(2, 4, 3), Macs(36 * 18, 3 * 50 + 3 * 9 * 9 + 11 * 36)),
         (
             KNConv2d(2, 4, 3, groups=2, group_stats=True),

@@ -59,10 +59,15 @@ def test_where_settings_are_judged_their_errors_are_the_users(error):
 
 @pytest.mark.parametrize(
     ("word", "meant"),
-    [("optim.lrr", "optim.lr"), ("optim.learning_rate", "optim.lr"), ("zzz", None)],
+    [
+        ("optim.lrr", "optim.lr"),
+        ("optim.learning_rate", "optim.lr"),
+        ("--batch_sise", "--batch_size"),
+        ("zzz", None),
+    ],
 )
 def test_the_nearest_name_is_suggested(word, meant):
-    hint = did_you_mean(word, ["optim.name", "optim.lr", "epochs"])
+    hint = did_you_mean(word, ["optim.name", "optim.lr", "epochs", "--image_size", "--batch_size"])
     assert hint == (f"; did you mean {meant!r}?" if meant else "")
 
 
