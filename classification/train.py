@@ -125,7 +125,11 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
     sampling = make_sampling(recipe, data)
     step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
     progress = Progress(
-        epochs=recipe.epochs, steps=trainer.steps_per_epoch, unit="img", enabled=run.writes
+        epochs=recipe.epochs,
+        steps=trainer.steps_per_epoch,
+        unit="img",
+        enabled=run.writes,
+        device=data.accelerator.device,
     )
     with (
         stop_on_signal(leader=run.writes) as trainer.stop,

@@ -74,11 +74,10 @@ def run_folders(given: Iterable[Path]) -> list[Path]:
     """The folders of finished runs; one that holds several stands for all of them."""
     found: list[Path] = []
     for folder in given:
-        inside = [folder] if (folder / "result.json").is_file() else []
-        inside = inside or sorted(path.parent for path in folder.glob("*/result.json"))
-        if not inside:
+        inside = sorted(path.parent for path in folder.glob("*/result.json"))
+        if not inside and not (folder / "result.json").is_file():
             raise UserMistakeError(f"{folder} is no finished run: it holds no result.json")
-        found += inside
+        found += inside or [folder]
     return list({folder.resolve(): folder for folder in found}.values())
 
 
