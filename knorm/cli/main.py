@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from knorm.training.mistakes import UserMistakeError, did_you_mean, run_program
+from knorm.training.mistakes import UserMistakeError, did_you_mean, needing, run_program
 
 COMMANDS = {
     "models": "list the nets with their parameters and multiplications",
@@ -12,7 +12,6 @@ COMMANDS = {
     "profile": "time and memory of a net, also against another norm",
     "report": "runs side by side: a table and a picture",
 }
-EXTRAS = {"train": {"yaml", "matplotlib", "numpy", "jsonargparse", "accelerate", "rich"}}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,15 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or f"; commands: {', '.join(COMMANDS)}"
         raise UserMistakeError(f"knorm {name}: no such command{hint}")
-    try:
+    with needing("train", f"knorm {name}"):
         import_module(f"knorm.cli.{name}").main(rest)
-    except ModuleNotFoundError as error:
-        extras = [extra for extra, modules in EXTRAS.items() if error.name in modules]
-        if not extras:
-            raise
-        raise UserMistakeError(
-            f"knorm {name} needs {error.name}: pip install 'knorm[{extras[0]}]'"
-        ) from error
 
 
 def usage() -> str:

@@ -67,6 +67,19 @@ def mistakes_of_the_user() -> Iterator[None]:
         raise UserMistakeError(str(error)) from error
 
 
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Around imports of packages that an extra brings: a missing one is named with its extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "knorm":
+            raise
+        raise UserMistakeError(
+            f"{what} needs {error.name}: pip install 'knorm[{extra}]'"
+        ) from error
+
+
 def run_program(main: Callable[[], object]) -> int:
     """The exit code of `main`: 0 done, 2 the user's mistake, 130 or 143 interrupted.
 

@@ -13,6 +13,7 @@ from knorm.training.mistakes import (
     check_range,
     did_you_mean,
     mistakes_of_the_user,
+    needing,
     run_program,
 )
 
@@ -101,3 +102,11 @@ def test_a_typing_mistake_waits_for_no_slow_library():
     code = f"import sys, {modules}; print(*sorted({slow!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it():
+    words = r"ONNX needs onnxscript: pip install 'knorm\[export\]'"
+    with pytest.raises(UserMistakeError, match=words), needing("export", "ONNX"):
+        raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+    with pytest.raises(ModuleNotFoundError), needing("export", "export"):
+        raise ModuleNotFoundError("No module named 'knorm.nothing'", name="knorm.nothing")
