@@ -35,7 +35,7 @@ def test_the_card_tells_recipe_numbers_and_inputs(folder, shipped):  # noqa: F81
     for words in (
         "---\nlibrary_name: knorm\n",
         f"    - type: accuracy\n      value: {top1}\n",
-        "knresnet13 (norm kernel, dropout_p 0.1, width 0.25), trained on digits for 1 epochs",
+        "resnet8 (norm kernel, dropout_p 0.1, width 0.125), trained on digits for 1 epochs",
         "Images are (N, 1, 8, 8) float32: (pixels / 255 - mean) / std",
         "| test | best | top1 |",
         "  scaling: standard",
@@ -66,7 +66,7 @@ def test_a_push_hands_over_the_card_and_its_failure_is_one_line(folder, monkeypa
     export.main([str(folder), "--push", "me/net"])
     assert capsys.readouterr().out == "https://hub/me/net\n"
     assert pushed[0][0] == "me/net"
-    assert "# digits-knresnet13" in pushed[0][1]
+    assert "# digits-resnet8" in pushed[0][1]
     with pytest.raises(UserMistakeError, match="nobody/net cannot be pushed: no network"):
         export.main([str(folder), "--push", "nobody/net"])
 
