@@ -5,7 +5,8 @@
 
 Sizes are those of nets for images as CIFAR's (32 x 32, 10 classes, stem "cifar") and as ImageNet's
 (224 x 224, 1000 classes, stem "imagenet"), with each net's own norm. MACs are multiply-accumulates
-of convolutions and matrix products for one image; FLOPs are twice as many.
+of convolutions and matrix products for one image; FLOPs are twice as many. A dash: the net does not
+take such images.
 """
 
 from argparse import RawDescriptionHelpFormatter
@@ -14,8 +15,8 @@ from collections.abc import Sequence
 import torch
 
 from knorm.choices import nearest
-from knorm.cli.nets import LARGE, SMALL, Usual, make_net
-from knorm.models import list_models
+from knorm.cli.nets import LARGE, SMALL, Usual
+from knorm.models import create_model, list_models, model_options
 from knorm.training.cost import count_macs, count_parameters
 from knorm.training.mistakes import OneLineParser, UserMistakeError
 from knorm.training.tables import columns
@@ -38,7 +39,12 @@ def main(argv: Sequence[str]) -> None:
 
 def size_of(name: str, usual: Usual) -> tuple[str, str]:
     """Parameters in millions and MACs in milliards of the net for usual images."""
-    with torch.device("meta"):
-        net = make_net(name, {"stem": usual.stem, "num_classes": usual.num_classes})
-        example = torch.zeros(1, 3, usual.image_size, usual.image_size)
-        return f"{count_parameters(net) / 1e6:.2f}", f"{count_macs(net, example) / 1e9:.3f}"
+    options = {"stem": usual.stem, "num_classes": usual.num_classes}
+    taken = model_options(name)
+    try:
+        with torch.device("meta"):
+            net = create_model(name, **{k: v for k, v in options.items() if k in taken})
+            macs = count_macs(net, torch.zeros(1, 3, usual.image_size, usual.image_size))
+    except (ValueError, RuntimeError):
+        return "-", "-"
+    return f"{count_parameters(net) / 1e6:.2f}", f"{macs / 1e9:.3f}"

@@ -1,4 +1,5 @@
 import pytest
+from torch import nn
 
 from knorm.cli import describe
 from knorm.models.resnet import ResNetOptions
@@ -24,6 +25,10 @@ def test_options_are_told_as_their_class_documents_them():
     meanings = describe.attribute_docstrings(ResNetOptions)
     assert meanings["output_stride"].startswith("most input pixels per feature pixel")
     assert meanings["in_chans"] == "channels of the input"
+
+
+def test_options_without_such_a_class_are_named():
+    assert describe.option_table(nn.ReLU(), ("norm", "width")) == "options: norm, width"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import pytest
 
 from knorm.cli import models
+from knorm.cli.nets import Usual
 from knorm.training.mistakes import UserMistakeError
 
 
@@ -16,3 +17,7 @@ def test_a_pattern_without_a_net_is_the_users_mistake():
         UserMistakeError, match="no model matches 'knresnet81'; did you mean 'knresnet18'"
     ):
         models.main(["knresnet81"])
+
+
+def test_a_net_that_does_not_take_such_images_has_a_dash():
+    assert models.size_of("knresnet18", Usual(8, "imagenet", 10, "tiny")) == ("-", "-")
