@@ -3,20 +3,25 @@
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from knorm.kernel.ops import Stats
 from knorm.norms import NormKind
-from knorm.training.config import parse
+from knorm.training.config import parse, to_yaml
 from knorm.training.launch import Launch
 from knorm.training.mistakes import check_positive, check_range
 from knorm.training.optim import Optim
+from knorm.training.resume import with_resumed_config
+from knorm.training.run import Keep
 from knorm.training.schedule import Schedule
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,13 @@ class Recipe:
     """passes over the training set"""
     batch_size: int
     """samples per step, all processes together"""
+    accumulation: int = 1
+    """passes that every process splits its part of a step into, to save memory; the gradient is
+    that of the whole batch (batch norm sees one pass at a time)"""
+    drop_last: bool = True
+    """leave out the short batch at the end of an epoch's order; other samples every epoch"""
+    ema_decay: float | None = None
+    """evaluate a moving average of the weights: its decay per step; null: the weights themselves"""
     eval_batch_size: int = 256
     """samples per batch in evaluation; results do not depend on the number of processes"""
     seed: int = 0
@@ -149,14 +161,24 @@ class Recipe:
     """name of the run; null: data set and net"""
     run_dir: str | None = None
     """new folder for the results; null: the next number in runs/<name>"""
+    resume: str | None = None
+    """auto: go on with run_dir, or the newest run of this name and these settings, or start one;
+    a folder: go on with that run"""
+    dry_run: bool = False
+    """print the plan and try two steps of everything, saving and resuming too; keep nothing"""
+    seeds: int = 1
+    """repeat the run with so many seeds, from `seed` on, and report mean and deviation"""
     augment: Augment = field(default_factory=Augment)
     loss: Loss = field(default_factory=Loss)
     schedule: Schedule = field(default_factory=Schedule)
     launch: Launch = field(default_factory=Launch)
+    keep: Keep = field(default_factory=Keep)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_batch_size"):
+        for name in ("epochs", "batch_size", "accumulation", "eval_batch_size", "seeds"):
             check_positive(name, getattr(self, name))
+        if self.ema_decay is not None:
+            check_range("ema_decay", self.ema_decay, 0, 1)
         if self.schedule.warmup_epochs > self.epochs:
             raise ValueError(
                 f"schedule.warmup_epochs must not be more than epochs, got "
@@ -172,10 +194,19 @@ class Recipe:
             self.augment.flip = usual.flip
 
 
-def parse_recipe(argv: Sequence[str]) -> Recipe:
-    """The recipe that the command line asks for."""
-    prog = "python -m classification.train"
-    return parse(Recipe, argv, prog=prog, recipes=RECIPES, default=DEFAULT_RECIPE)
+def parse_recipe(
+    argv: Sequence[str],
+    cls: type[AnyRecipe] = Recipe,
+    prog: str = "python -m classification.train",
+) -> AnyRecipe:
+    """The recipe, or a kind of it, that the command line asks for."""
+    argv = with_resumed_config(argv)
+    return parse(cls, argv, prog=prog, recipes=RECIPES, default=DEFAULT_RECIPE)
+
+
+def settings_of(recipe: Recipe) -> str:
+    """The recipe as config.yaml holds it: all that says what is trained, not where or how often."""
+    return to_yaml(replace(recipe, run_dir=None, resume=None, dry_run=False))
 
 
 def load_recipe(run_dir: Path) -> Recipe:

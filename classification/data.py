@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -55,6 +55,12 @@ class ImageData:
     def labels(self, split: str) -> Tensor:
         """Labels of a split, on the CPU."""
         return self.splits[split].labels.cpu()
+
+    def first(self, split: str, count: int) -> "ImageData":
+        """The same data with at most `count` samples of that split."""
+        whole = self.splits[split]
+        samples = torch.arange(min(count, len(whole.labels)), device=whole.device)
+        return replace(self, splits=self.splits | {split: whole.subset(samples)})
 
     def inputs(self, images: Tensor) -> Tensor:
         """uint8 images on the device to what the net gets."""
@@ -154,12 +160,12 @@ def training_windows(
     windows = list(sampling.windows(epoch, rank, num_ranks, first_step))
     numbers = (share.samples.to(split.device) for shares, _ in windows for share in shares)
     found = read(split, numbers, accelerator.device)
-    for shares, count in windows:
+    for shares, size in windows:
         batches = []
         for share, (samples, images, labels) in zip(shares, found, strict=False):
             images = augmented(images, samples, augment, seed=sampling.seed, epoch=epoch)
             batches.append(Batch(data.inputs(images), labels, labels, share.real))
-        yield Window(batches, count)
+        yield Window(batches, size)
 
 
 def evaluation_batches(

@@ -82,8 +82,9 @@ def load_net(options: Namespace) -> tuple[Recipe, nn.Module, dict[str, Any]]:
     """The recipe as changed by the options, the net with its weights, their state."""
     recipe = load_recipe(options.run_dir)
     if options.weights is None:
-        options.weights = BEST if (options.run_dir / BEST).is_dir() else LAST
-    weights, state = checkpoint.load(options.run_dir / options.weights)
+        options.weights = BEST if checkpoint.exists(options.run_dir / BEST) else LAST
+    saved = checkpoint.load(options.run_dir / options.weights)
+    state = saved.state
     missing = [name for name in ("mean", "std", "num_classes", "in_chans") if name not in state]
     if missing:
         raise ValueError(f"{options.run_dir / options.weights} does not say {missing[0]}")
@@ -99,7 +100,7 @@ def load_net(options: Namespace) -> tuple[Recipe, nn.Module, dict[str, Any]]:
         seed=recipe.seed,
     )
     try:
-        net.load_state_dict(weights)
+        net.load_state_dict(saved.evaluated)
     except RuntimeError as error:
         raise ValueError(f"{options.run_dir} holds the weights of another net") from error
     return recipe, net, state

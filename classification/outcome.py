@@ -2,7 +2,6 @@
 
 import csv
 import io
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,13 +17,13 @@ from knorm.training.environment import device_name
 from knorm.training.loop import Trainer
 from knorm.training.pictures import draw_confusion, draw_curves
 from knorm.training.report import in_time, write_report
-from knorm.training.run import BEST, LAST, Run, to_json
+from knorm.training.run import BEST, LAST, RESULT, Run, to_json
 
 SCORES = ("top1", "top5", "loss")
 Numbers = Mapping[str, Any]
 
 
-def plan(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData) -> str:
+def plan(recipe: Recipe, trainer: Trainer, data: ImageData, where: str) -> str:
     """The first screen: net, data, arithmetic of the batch, rate, folder."""
     num_processes = trainer.accelerator.num_processes
     sizes = "  ".join(f"{name} {len(split.labels)}" for name, split in data.splits.items())
@@ -36,11 +35,12 @@ net    {recipe.model.name}  {count_parameters(trainer.net):,} parameters  \
 {device_name(trainer.accelerator.device)}  mixed precision {recipe.launch.mixed_precision}
 data   {recipe.data.name}  {sizes}  {recipe.data.scaling}  \
 crop padding {augment.crop_padding}  flip {augment.flip}
-batch  {recipe.batch_size} = {recipe.batch_size // num_processes} x {num_processes} process(es)  \
+batch  {recipe.batch_size} = {recipe.batch_size / num_processes / recipe.accumulation:g} x \
+{num_processes} process(es) x {recipe.accumulation} pass(es)  \
 {steps} steps = {recipe.epochs} epochs x {per_epoch}  seed {recipe.seed}
 rate   {recipe.optim.lr:g} {recipe.schedule.name}, {first:.3g} -> {last:.3g}  \
 {recipe.optim.name}  weight decay {recipe.optim.weight_decay:g}
-run    {run.folder}"""
+run    {where}{f"  goes on after step {trainer.step}" if trainer.step else ""}"""
 
 
 def test_numbers(
@@ -55,7 +55,7 @@ def test_numbers(
     for weights in (LAST, BEST) if run.best else (LAST,):
         if weights == BEST:
             run.load(BEST, trainer)
-        values = evaluate_split(trainer.net, data, task, "test", recipe)
+        values = evaluate_split(trainer.evaluated, data, task, "test", recipe)
         numbers[weights] = task.summary(values, data.labels("test"))
     return numbers, task.confusion_matrix(values, data.labels("test"))
 
@@ -102,7 +102,7 @@ def rows_of(split: str, weights: str, numbers: Numbers) -> list[dict[str, Any]]:
     ]
 
 
-def write_outcome(run: Run, result: dict[str, Any], matrix: Tensor, started: float) -> None:
+def write_outcome(run: Run, result: dict[str, Any], matrix: Tensor) -> None:
     """The files that end a run, and its last line on the screen."""
     if not run.writes:
         return
@@ -116,9 +116,9 @@ def write_outcome(run: Run, result: dict[str, Any], matrix: Tensor, started: flo
         "weights": weights,
         "classes": class_numbers(matrix, classes),
     }
-    result["seconds"] = time.perf_counter() - started
-    run.write("result.json", to_json(result, indent=2) + "\n")
+    result["seconds"] = run.seconds
     write_report(run.folder, result)
+    run.write(RESULT, to_json(result, indent=2) + "\n")  # the last file: the run is finished
     tests = [
         f"{100 * row['value']:.2f} % with the {row['weights']} weights"
         for row in result["results"]

@@ -7,22 +7,23 @@
 Without arguments: a kernel-normalized net on scikit-learn's digits, nothing to download.
 """
 
+import json
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import Accelerator
-from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from classification.config import Recipe, parse_recipe
+from classification.config import Recipe, parse_recipe, settings_of
 from classification.data import ImageData, count_classes, load_data, training_windows
 from classification.evaluate import evaluate_split
 from classification.outcome import plan, result_of, test_numbers, write_outcome
 from classification.task import Classification, make_model, score
-from knorm.training.config import to_yaml
 from knorm.training.environment import describe_environment
 from knorm.training.interrupt import stop_on_signal
 from knorm.training.launch import check_launch, start, world_size
@@ -30,53 +31,118 @@ from knorm.training.loop import Trainer, gradient_step, train_epoch
 from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user, run_program
 from knorm.training.optim import make_optimizer
 from knorm.training.progress import Progress
-from knorm.training.run import Run, check_folder, command_line, create_run, to_json
+from knorm.training.resume import AUTO, Place, changed_versions, find_place
+from knorm.training.run import (
+    COMMAND,
+    CONFIG,
+    ENVIRONMENT,
+    RESULT,
+    Run,
+    command_line,
+    open_folder,
+    to_json,
+)
 from knorm.training.sampling import Sampling
 from knorm.training.schedule import fraction_at
+from knorm.training.study import write_seeds
+
+Result = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The plan of a training run."""
-    started, argv = time.perf_counter(), sys.argv[1:] if argv is None else argv
+    argv = sys.argv[1:] if argv is None else argv
     recipe = parse_recipe(argv)
-    model = prepare(recipe)  # the last place for mistakes before any process group
+    place = prepare(recipe)  # the last place for mistakes before any process group
     accelerator = start(recipe.launch)
     data = load_data(recipe, accelerator)
-    task = Classification(recipe.loss, len(data.classes))
-    trainer = make_trainer(recipe, model, data, accelerator)
-    run = open_run(recipe, data, accelerator, argv)
-    fit(recipe, trainer, run, data, task)
-    tested, matrix = test_numbers(recipe, trainer, run, data, task)
-    write_outcome(run, result_of(recipe, trainer, run, data, tested), matrix, started)
+    command = command_line("classification.train", argv)
+    if recipe.dry_run:
+        from classification.rehearsal import rehearse
+
+        rehearse(recipe, data, accelerator)
+    else:
+        train_seeds(recipe, place, data, accelerator, command)
     accelerator.end_training()
 
 
-def prepare(recipe: Recipe) -> nn.Module:
-    """Check what can be checked without data, and build the net."""
+def train_seeds(
+    recipe: Recipe, place: Place, data: ImageData, accelerator: Accelerator, command: str
+) -> list[Result]:
+    """The run, or one for every seed, in folders of a common one with the mean in it."""
+    if recipe.seeds == 1:
+        return [train(recipe, place, data, accelerator, command)]
+    folder = open_run_folder(recipe, place, accelerator, command)
+    results = []
+    for seed in range(recipe.seed, recipe.seed + recipe.seeds):
+        one = replace(recipe, seed=seed, seeds=1, run_dir=str(folder / f"seed-{seed}"))
+        inner = find_place(AUTO, one.run_dir, folder, settings_of(one))
+        results.append(train(one, inner, data, accelerator, command))
+        accelerator.free_memory()
+    if accelerator.is_main_process:
+        text = write_seeds(folder, results)
+        print(f"{text}\n{folder}", flush=True)
+    return results
+
+
+def train(
+    recipe: Recipe, place: Place, data: ImageData, accelerator: Accelerator, command: str
+) -> Result:
+    """One run, from its first step or from where it was stopped."""
+    if place.finished and place.folder is not None:
+        if accelerator.is_main_process:
+            print(f"{place.folder} is finished already", flush=True)
+        return json.loads((place.folder / RESULT).read_text(encoding="utf-8"))
+    task = Classification(recipe.loss, len(data.classes))
+    trainer = make_trainer(recipe, data, accelerator)
+    run = open_run(recipe, place, data, accelerator, command)
+    if place.saved:
+        run.resume(trainer)
+    fit(recipe, trainer, run, data, task)
+    tested, matrix = test_numbers(recipe, trainer, run, data, task)
+    result = result_of(recipe, trainer, run, data, tested)
+    write_outcome(run, result, matrix)
+    return result
+
+
+def prepare(recipe: Recipe) -> Place:
+    """Check what can be checked without data, and find the folder of the run."""
     check_launch(recipe.launch, batch_size=recipe.batch_size)
-    check_folder(recipe.run_dir)
     if recipe.model.norm == "sync_batch" and recipe.launch.on_cpu and world_size() > 1:
         raise UserMistakeError("model.norm sync_batch shares statistics between GPUs only")
-    with mistakes_of_the_user():
-        return make_model(
+    with mistakes_of_the_user(), torch.device("meta"):
+        make_model(
             recipe.model,
             num_classes=count_classes(recipe.data),
             in_chans=recipe.data.facts.in_chans,
             seed=recipe.seed,
         )
+    return find_place(recipe.resume, recipe.run_dir, parent_of(recipe), settings_of(recipe))
 
 
-def make_trainer(
-    recipe: Recipe, model: nn.Module, data: ImageData, accelerator: Accelerator
-) -> Trainer:
+def parent_of(recipe: Recipe) -> Path:
+    """Where runs of this name are numbered."""
+    return Path("runs", recipe.name or "")
+
+
+def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> Trainer:
     """Net and optimizer on the device, and the rate of every step."""
     with mistakes_of_the_user():
         per_epoch = make_sampling(recipe, data).steps
-    steps = recipe.epochs * per_epoch
-    model = model.to(memory_format=data.memory_format)
-    optimizer = make_optimizer(recipe.optim, model)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    schedule, peak = recipe.schedule, recipe.optim.lr
+    net = make_model(
+        recipe.model,
+        num_classes=len(data.classes),
+        in_chans=recipe.data.facts.in_chans,
+        seed=recipe.seed,
+    )
+    net = net.to(accelerator.device).to(memory_format=data.memory_format)
+    ema = None
+    if recipe.ema_decay is not None:
+        averaging = get_ema_multi_avg_fn(recipe.ema_decay)
+        ema = AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
+    optimizer = make_optimizer(recipe.optim, net)
+    model, optimizer = accelerator.prepare(net, optimizer)
+    schedule, peak, steps = recipe.schedule, recipe.optim.lr, recipe.epochs * per_epoch
     return Trainer(
         accelerator=accelerator,
         model=model,
@@ -86,38 +152,59 @@ def make_trainer(
         ),
         seed=recipe.seed,
         steps_per_epoch=per_epoch,
+        ema=ema,
     )
 
 
 def make_sampling(recipe: Recipe, data: ImageData) -> Sampling:
     """How the training set is cut into epochs, steps and passes."""
     return Sampling(
-        num_samples=len(data.labels("train")), batch_size=recipe.batch_size, seed=recipe.seed
+        num_samples=len(data.labels("train")),
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        drop_last=recipe.drop_last,
+        passes=recipe.accumulation,
     )
 
 
-def open_run(recipe: Recipe, data: ImageData, accelerator: Accelerator, argv: Sequence[str]) -> Run:
+def open_run(
+    recipe: Recipe,
+    place: Place,
+    data: ImageData,
+    accelerator: Accelerator,
+    command: str,
+) -> Run:
     """The run folder, with everything in it that is known before the first step."""
-    environment = describe_environment(accelerator, Path(__file__).parent)
-    facts = {
+    folder = open_run_folder(recipe, place, accelerator, command)
+    return Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+
+
+def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """What a checkpoint says of its net and its data."""
+    return {
         "model": asdict(recipe.model),
         "num_classes": len(data.classes),
         "in_chans": recipe.data.facts.in_chans,
         "classes": data.classes,
+        "num_samples": {name: len(split.labels) for name, split in data.splits.items()},
         "mean": data.mean.flatten().tolist(),
         "std": data.std.flatten().tolist(),
     }
-    return create_run(
-        accelerator,
-        Path(recipe.run_dir) if recipe.run_dir else None,
-        Path("runs", recipe.name or ""),
-        files={
-            "config.yaml": to_yaml(replace(recipe, run_dir=None)),
-            "command.txt": command_line("classification.train", argv),
-            "environment.json": to_json(environment, indent=2) + "\n",
-        },
-        facts=facts,
-    )
+
+
+def open_run_folder(recipe: Recipe, place: Place, accelerator: Accelerator, command: str) -> Path:
+    """The folder with the recipe, the command and the surroundings in it."""
+    environment = describe_environment(accelerator, Path(__file__).parent)
+    if place.begun and place.folder is not None:
+        changed = changed_versions(place.folder, environment["versions"])
+        if changed and accelerator.is_main_process:
+            print(f"note: versions changed since the run began: {', '.join(changed)}", flush=True)
+    files = {
+        CONFIG: settings_of(recipe),
+        COMMAND: command,
+        ENVIRONMENT: to_json(environment, indent=2) + "\n",
+    }
+    return open_folder(accelerator, place.folder, parent_of(recipe), files)
 
 
 def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Classification) -> None:
@@ -129,6 +216,8 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
         steps=trainer.steps_per_epoch,
         unit="img",
         enabled=run.writes,
+        first_epoch=trainer.current_epoch,
+        first_step=trainer.steps_into(trainer.current_epoch),
         device=data.accelerator.device,
     )
     with (
@@ -136,10 +225,12 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
         run.saved_when_stopped(trainer),
         progress,
     ):
-        progress.print(plan(recipe, trainer, run, data))
-        for epoch in range(1, recipe.epochs + 1):
-            windows = training_windows(data, recipe.augment, sampling, epoch)
-            train = train_epoch(trainer, windows, step, progress)
+        progress.print(plan(recipe, trainer, data, str(run.folder)))
+        for epoch in range(trainer.current_epoch, recipe.epochs + 1):
+            windows = training_windows(
+                data, recipe.augment, sampling, epoch, first_step=trainer.steps_into(epoch)
+            )
+            train = train_epoch(trainer, windows, step, progress, lambda: run.after_step(trainer))
             val = validate(recipe, trainer, data, task)
             row = row_of(trainer, train, val)
             run.record(trainer, row, score(val) if val else None)
@@ -156,7 +247,7 @@ def validate(
     """Numbers of the validation split; none where there is no such split."""
     if "val" not in data.splits:
         return {}
-    values = evaluate_split(trainer.net, data, task, "val", recipe)
+    values = evaluate_split(trainer.evaluated, data, task, "val", recipe)
     return task.summary(values, data.labels("val"))
 
 

@@ -102,27 +102,24 @@ def linear(x, state):
     return x.flatten(1) @ state["fc.weight"].T + state["fc.bias"]
 
 
-def published_knresnet18(x, state, low_resolution, act=F.relu):
+def published_basic(depth, x, state, low_resolution, act=F.relu):
+    """KNResNet-18 and -34."""
     if low_resolution:
         x = kn_conv(x, state, "block0.0", (1, 1, 1, 1))
     else:
         x = kn_conv(x, state, "block0.0", (3, 3, 3, 3), stride=2)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
-
-    def residual(x, name):
-        y = kn_conv(act(x), state, f"{name}.conv1", (1, 1, 1, 1))
-        return x + kn_conv(act(y), state, f"{name}.conv2")
-
-    x = residual(x, "res_block1")
-    x = residual(x, "res_block2")
-    x = F.max_pool2d(kn_conv(act(x), state, "trans_block1.conv", (1, 0, 1, 0)), 2)
-    x = residual(x, "res_block3")
-    x = residual(x, "res_block4")
-    x = F.max_pool2d(kn_conv(act(x), state, "trans_block2.conv", (0, 1, 0, 1)), 2)
-    x = residual(x, "res_block5")
-    padding = (1, 0, 1, 0) if low_resolution else (2, 1, 2, 1)
-    x = F.max_pool2d(kn_conv(act(x), state, "trans_block3.conv", padding), 2)
-    x = residual(x, "res_block6")
+    last = (1, 0, 1, 0) if low_resolution else (2, 1, 2, 1)
+    paddings = {2: (1, 0, 1, 0), 3: (0, 1, 0, 1), 4: last}
+    block = 0
+    for stage, (num_blocks, _, _) in enumerate(STAGES[depth][1], start=1):
+        if stage > 1:
+            name = f"trans_block{stage - 1}.conv"
+            x = F.max_pool2d(kn_conv(act(x), state, name, paddings[stage]), 2)
+        for _ in range(num_blocks):
+            block += 1
+            y = kn_conv(act(x), state, f"res_block{block}.conv1", (1, 1, 1, 1))
+            x = x + kn_conv(act(y), state, f"res_block{block}.conv2")
     x = F.max_pool2d(x, 2)
     padding = (1, 1, 1, 1) if low_resolution else (0, 0, 0, 0)
     x = kn_conv(act(x), state, "conv_block_f.conv", padding)
@@ -177,21 +174,35 @@ NUMERIC: dict[str, tuple[str, dict, dict, int, Callable]] = {
         knresnet_shapes(18, 3),
         {"stem": "cifar"},
         32,
-        lambda x, state: published_knresnet18(x, state, low_resolution=True),
+        lambda x, state: published_basic(18, x, state, low_resolution=True),
     ),
     "18 low mish": (
         "knresnet18",
         knresnet_shapes(18, 3),
         {"stem": "cifar", "activation": "mish"},
         32,
-        lambda x, state: published_knresnet18(x, state, low_resolution=True, act=F.mish),
+        lambda x, state: published_basic(18, x, state, low_resolution=True, act=F.mish),
     ),
     "18 high": (
         "knresnet18",
         knresnet_shapes(18, 7),
         {"stem": "imagenet"},
         112,
-        lambda x, state: published_knresnet18(x, state, low_resolution=False),
+        lambda x, state: published_basic(18, x, state, low_resolution=False),
+    ),
+    "34 low": (
+        "knresnet34",
+        knresnet_shapes(34, 3),
+        {"stem": "cifar"},
+        32,
+        lambda x, state: published_basic(34, x, state, low_resolution=True),
+    ),
+    "34 high": (
+        "knresnet34",
+        knresnet_shapes(34, 7),
+        {"stem": "imagenet"},
+        112,
+        lambda x, state: published_basic(34, x, state, low_resolution=False),
     ),
     "50 low": (
         "knresnet50",

@@ -1,56 +1,106 @@
-"""Weights as safetensors and the rest as JSON, in a folder that is replaced as a whole."""
+"""Tensors as safetensors and the rest as JSON, in a folder that is replaced as a whole."""
 
+import errno
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-WEIGHTS, STATE = "model.safetensors", "state.json"
+from knorm.training.files import flush
+
+Tensors = Mapping[str, Tensor]
+
+STATE = "state.json"
+MODEL, EMA, OPTIMIZER = "model", "ema", "optimizer"  # stems of the safetensors files
+WEIGHTS = (MODEL, EMA)
 WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+|(?<=\.)_orig_mod\.")  # DDP's and torch.compile's
 
 
-def clean(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+@dataclass
+class Checkpoint:
+    """What a folder holds."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    """by file stem: model, ema where a moving average is kept, optimizer where it can go on"""
+    state: dict[str, Any]
+
+    @property
+    def evaluated(self) -> dict[str, Tensor]:
+        """The weights that numbers are told of: the moving average where there is one."""
+        return self.tensors.get(EMA, self.tensors[MODEL])
+
+
+def clean(tensors: Tensors) -> dict[str, Tensor]:
     """Copies of the tensors on the CPU, under the names they have in the plain net."""
     return {
         WRAPPERS.sub("", name): tensor.detach().cpu().clone().contiguous()
-        for name, tensor in state_dict.items()
+        for name, tensor in tensors.items()
     }
 
 
-def save(folder: Path, net: nn.Module, state: Mapping[str, Any]) -> None:
-    """Write the net and `state` into `folder`; whoever reads meets the old or the new one.
+def save(folder: Path, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+    """Write the tensors, by file stem, and `state`; whoever reads meets the old or the new folder.
 
-    Both files are written beside it first. Between the two renames only `<folder>.old` exists,
+    All files are written beside it first. Between the two renames only `<folder>.old` exists,
     which `load` falls back on.
     """
     new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    save_file(clean(net.state_dict()), new / WEIGHTS)
-    (new / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    try:
+        new.mkdir(parents=True)
+        for stem, group in tensors.items():
+            _save_file(clean(group), new / f"{stem}.safetensors")
+        (new / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        for path in (*new.iterdir(), new):
+            flush(path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(folder, old)
     os.rename(new, folder)
+    flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and state of a folder that `save` wrote."""
-    old = folder.with_name(f"{folder.name}.old")
-    if not folder.is_dir() and old.is_dir():
-        folder = old
-    if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder} holds no {WEIGHTS}; give a folder that a run has saved")
+def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        return load_file(folder / WEIGHTS), state
+        save_file(tensors, path)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint to load."""
+    return _place(folder).is_dir()
+
+
+def load(folder: Path, stems: Sequence[str] = WEIGHTS) -> Checkpoint:
+    """What `save` wrote; of the tensors those of `stems` that there are, the net's always."""
+    place = _place(folder)
+    if not (place / f"{MODEL}.safetensors").is_file():
+        raise ValueError(f"{folder} holds no {MODEL}.safetensors; give a folder that a run saved")
+    files = {stem: place / f"{stem}.safetensors" for stem in stems}
+    try:
+        tensors = {stem: load_file(path) for stem, path in files.items() if path.is_file()}
+        state = json.loads((place / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
+    return Checkpoint(tensors, state)
+
+
+def _place(folder: Path) -> Path:
+    """The folder, or its predecessor where the process stopped between the two renames."""
+    old = folder.with_name(f"{folder.name}.old")
+    return old if old.is_dir() and not folder.is_dir() else folder

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run between two steps, so that what is saved is a whole step."""
+"""SIGINT, SIGTERM and SIGUSR1 end a run between two steps, so what is saved is a whole step."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SAME_REQUEST = 3.0  # seconds; a launcher passes on the signal that the terminal already sent
 
 

@@ -30,7 +30,7 @@ class Window(NamedTuple, Generic[Batch]):
 
     batches: Sequence[Batch]
     """one for each forward and backward pass; all ranks have as many"""
-    count: int
+    size: int
     """samples of the step, all passes and ranks together"""
 
 
@@ -62,6 +62,15 @@ class Trainer:
     def epoch(self) -> int:
         """Epochs completed."""
         return self.step // self.steps_per_epoch
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch under way, counted from 1; one that is trained but not recorded still is."""
+        return (self.step - 1 if self.so_far.sums else self.step) // self.steps_per_epoch + 1
+
+    def steps_into(self, epoch: int) -> int:
+        """Steps of this epoch, counted from 1, that are completed."""
+        return max(0, self.step - (epoch - 1) * self.steps_per_epoch)
 
     @property
     def net(self) -> nn.Module:
@@ -185,7 +194,7 @@ def gradient_step(
 
     def step(window: Window[Batch]) -> Sums:
         totals: Sums = {}
-        share = accelerator.num_processes / window.count  # ranks' gradients are averaged
+        share = accelerator.num_processes / window.size  # ranks' gradients are averaged
         last = len(window.batches) - 1
         for number, batch in enumerate(window.batches):
             with nullcontext() if number == last else accelerator.no_sync(model):

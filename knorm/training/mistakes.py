@@ -1,5 +1,6 @@
 """The user's mistakes: one line on standard error, exit code 2."""
 
+import errno
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -9,6 +10,8 @@ from typing import NoReturn
 
 from knorm.choices import nearest
 from knorm.training.interrupt import Interrupted
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserMistakeError(ValueError):
@@ -90,6 +93,16 @@ def run_program(main: Callable[[], object]) -> int:
     except UserMistakeError as mistake:
         if os.environ.get("RANK", "0") == "0":
             print("error:", " ".join(str(mistake).split()), file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        place = f" for {error.filename}" if error.filename else ""
+        print(
+            f"error: no space left on the disk{place}; what was saved before is whole: free some "
+            "and give the same command with --resume auto",
+            file=sys.stderr,
+        )
         return 2
     except Interrupted as stop:
         return stop.exit_code

@@ -1,15 +1,17 @@
 """The run folder: what was asked for, where it ran, every number, the weights.
 
 config.yaml command.txt environment.json    written at the start
-metrics.jsonl metrics.csv last/ best/       after every epoch
-curves.png result.json report.md            at the end
+metrics.jsonl metrics.csv last/ best/       after every epoch, last/ now and then within one
+curves.png report.md result.json            at the end
 """
 
 import csv
+import io
 import json
 import math
 import os
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,16 +20,34 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch.distributed import broadcast
 
 from knorm.training import checkpoint
+from knorm.training.files import write_text
 from knorm.training.interrupt import Interrupted
 from knorm.training.launch import world_size
 from knorm.training.loop import Trainer
-from knorm.training.mistakes import UserMistakeError
+from knorm.training.mistakes import UserMistakeError, check_positive, check_range
+from knorm.training.state import capture, load_evaluated, restore, weights_of
 
 Row = Mapping[str, Any]
+CONFIG, COMMAND, ENVIRONMENT = "config.yaml", "command.txt", "environment.json"
+RESULT = "result.json"
 LAST, BEST = "last", "best"
+
+
+@dataclass(kw_only=True)
+class Keep:
+    """Checkpoints: last/ and, chosen on the validation split, best/ are always kept."""
+
+    minutes: float = 10.0
+    """time after which last/ is also saved in mid-epoch, between two steps"""
+    every: int | None = None
+    """keep the weights of every so many epochs for good, as epoch-<number>/; null: none"""
+
+    def __post_init__(self) -> None:
+        check_range("keep.minutes", self.minutes, 0, math.inf)
+        if self.every is not None:
+            check_positive("keep.every", self.every)
 
 
 @dataclass
@@ -38,55 +58,88 @@ class Run:
     accelerator: Accelerator
     facts: dict[str, Any]
     """what every checkpoint says besides its step: how to build the net, the class names"""
+    keep: Keep = field(default_factory=Keep)
     rows: list[Row] = field(default_factory=list)
     best: Row | None = None
     best_score: tuple[float, ...] = ()
+    started: float = field(default_factory=time.perf_counter)
+    """when the run would have begun, had it never been stopped"""
+    saved: float = field(default_factory=time.monotonic)
+    """when last/ was written"""
 
     @property
     def writes(self) -> bool:
         """Whether this process is the one that writes."""
         return self.accelerator.is_main_process
 
+    @property
+    def seconds(self) -> float:
+        """Time that the run has taken, that of earlier processes included."""
+        return time.perf_counter() - self.started
+
     def record(self, trainer: Trainer, row: Row, score: tuple[float, ...] | None) -> None:
-        """Keep an epoch's numbers and weights; the first highest `score` also as the best."""
+        """Keep an epoch's numbers and weights; the first highest `score` also as the best.
+
+        last/ comes at the end: a run that is killed before it goes on from the one before and
+        does all of this again.
+        """
         self.rows.append(row)
-        if self.writes:
-            self._append(row)
-        self.save(LAST, trainer)
+        self._write_rows()
         if score is not None and (self.best is None or score > self.best_score):
             self.best, self.best_score = row, score
             self.save(BEST, trainer)
+        if self.keep.every is not None and trainer.epoch % self.keep.every == 0:
+            self.save(f"epoch-{trainer.epoch:04d}", trainer)
+        self.save(LAST, trainer)
 
-    def _append(self, row: Row) -> None:
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(to_json(row) + "\n")
-        path = self.folder / "metrics.csv"
-        is_new = not path.exists()
-        with path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+    def _write_rows(self) -> None:
+        lines = "".join(to_json(row) + "\n" for row in self.rows)
+        self.write("metrics.jsonl", lines)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(self.rows[0]) if self.rows else [])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        self.write("metrics.csv", table.getvalue())
 
     def save(self, name: str, trainer: Trainer) -> None:
-        """Write the weights as they are now into last/ or best/."""
+        """Write the weights as they are now into a folder; into last/ all that going on takes."""
         if not self.writes:
             return
         state = {"epoch": trainer.epoch, "step": trainer.step, "seed": trainer.seed}
         at_epochs_end = bool(self.rows) and self.rows[-1].get("step") == trainer.step
-        metrics = self.rows[-1] if at_epochs_end else None
-        checkpoint.save(
-            self.folder / name, trainer.net, finite(state | {"metrics": metrics} | self.facts)
-        )
+        state |= {"metrics": self.rows[-1] if at_epochs_end else None}
+        tensors = weights_of(trainer)
+        if name == LAST:
+            tensors, going_on = capture(trainer)
+            best = {"row": self.best, "score": self.best_score}
+            state |= going_on | {"rows": self.rows, "best": best, "seconds": self.seconds}
+            self.saved = time.monotonic()
+        checkpoint.save(self.folder / name, tensors, finite(state | self.facts))
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Save last/ when it is time to; nothing that is trained depends on when."""
+        if self.writes and time.monotonic() - self.saved >= 60 * self.keep.minutes:
+            self.save(LAST, trainer)
+
+    def resume(self, trainer: Trainer) -> None:
+        """Go on from last/, which must be there, on every rank."""
+        saved = checkpoint.load(self.folder / LAST, (*checkpoint.WEIGHTS, checkpoint.OPTIMIZER))
+        for name, fact in finite(self.facts).items():
+            if saved.state.get(name) != fact:
+                raise UserMistakeError(
+                    f"{self.folder} cannot go on: its {name} was {saved.state.get(name)}, "
+                    f"now it is {fact}"
+                )
+        restore(trainer, saved)
+        state = saved.state
+        self.rows, self.best = list(state["rows"]), state["best"]["row"]
+        self.best_score = tuple(state["best"]["score"])
+        self.started = time.perf_counter() - state["seconds"]
+        self._write_rows()
 
     def load(self, name: str, trainer: Trainer) -> None:
-        """Give the net the weights saved as `name`; the main process reads, the others receive."""
-        if self.writes:
-            weights, _ = checkpoint.load(self.folder / name)
-            trainer.net.load_state_dict(weights)
-        if self.accelerator.num_processes > 1:
-            for tensor in trainer.net.state_dict().values():
-                broadcast(tensor, src=0)
+        """Evaluate the weights saved as `name`; the main process reads, the others receive."""
+        load_evaluated(trainer, checkpoint.load(self.folder / name) if self.writes else None)
 
     @contextmanager
     def saved_when_stopped(self, trainer: Trainer) -> Iterator[None]:
@@ -102,26 +155,28 @@ class Run:
     def write(self, name: str, text: str) -> None:
         """Write a file of the folder."""
         if self.writes:
-            (self.folder / name).write_text(text, encoding="utf-8")
+            write_text(self.folder / name, text)
 
 
-def create_run(
-    accelerator: Accelerator,
-    folder: Path | None,
-    parent: Path,
-    *,
-    files: Mapping[str, str],
-    facts: dict[str, Any],
-) -> Run:
-    """Make `folder`, or the next number in `parent`, with `files` in it; all ranks get it."""
+def open_folder(
+    accelerator: Accelerator, folder: Path | None, parent: Path, files: Mapping[str, str]
+) -> Path:
+    """Make `folder`, or the next number in `parent`, with `files` in it; all ranks get it.
+
+    A folder that has its config.yaml goes on: only its command.txt grows. That file is written
+    last, so that a folder without it has no beginning yet.
+    """
     place: list[Any] = [None]
     if accelerator.is_main_process:
-        place = [str(make_folder(folder, parent))]
+        path = make_folder(folder, parent)
+        place = [str(path)]
+        if (path / CONFIG).is_file():
+            old = (path / COMMAND).read_text(encoding="utf-8")
+            files = {COMMAND: old + files[COMMAND]}
+        for name in sorted(files, key=lambda name: name == CONFIG):
+            write_text(path / name, files[name])
     broadcast_object_list(place)
-    run = Run(Path(place[0]), accelerator, facts)
-    for name, text in files.items():
-        run.write(name, text)
-    return run
+    return Path(place[0])
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:
@@ -129,16 +184,6 @@ def command_line(module: str, argv: Sequence[str]) -> str:
     started = world_size()
     launcher = ["accelerate", "launch", "--multi_gpu", "--num_processes", str(started)]
     return shlex.join([*(launcher if started > 1 else ["python"]), "-m", module, *argv]) + "\n"
-
-
-def check_folder(folder: str | None) -> Path | None:
-    """The folder asked for, unless something is in it already: runs are never overwritten."""
-    if folder is None:
-        return None
-    path = Path(folder)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserMistakeError(f"run_dir {folder} exists already; give another one or remove it")
-    return path
 
 
 def make_folder(folder: Path | None, parent: Path) -> Path:

@@ -1,19 +1,15 @@
 """With real launches on the CPU: few, with many checks each, for each takes seconds to start."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from classification import evaluate, train
 from knorm.training.mistakes import run_program
+from tests.classification.awkward_sizes import SIZES
+from tests.classification.runs import TWO, launch
 
-ROOT = Path(train.__file__).parents[1]
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-TWO = [*LAUNCH, "--config_file", "launch/cpu2.yaml"]
 SETTINGS = [
     "--model.options.width=0.25",
     "--model.dropout_p=0",
@@ -22,21 +18,6 @@ SETTINGS = [
     "--eval_batch_size=50",
     "--launch.cpu=true",
 ]
-
-
-def launch(command, module, *arguments):
-    """Standard output of a launched module."""
-    done = subprocess.run(
-        [*command, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +69,17 @@ def test_one_process_trains_to_the_numbers_of_two(folder, tmp_path):
         assert one["lr"] == two["lr"]
     first, second = rows(tmp_path / "one")[0], rows(folder)[0]
     assert first["train.loss"] == pytest.approx(second["train.loss"], rel=1e-2)
+
+
+def test_awkward_sizes_give_the_very_same_numbers_at_1_2_and_3_processes():
+    program = "tests.classification.awkward_sizes"
+    alone = json.loads(launch([sys.executable], program))
+    assert {size: numbers["count"] for size, numbers in alone.items()} == {
+        str(size): size for size in SIZES
+    }
+    for num_processes in ("2", "3"):
+        out = launch([*TWO, "--num_processes", num_processes], program)
+        assert json.loads(out) == alone
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +14,8 @@ from safetensors.torch import load_file
 from classification import evaluate, train
 from classification.config import load_recipe
 from knorm.training.mistakes import run_program
+from tests.classification.runs import QUICK, ROOT, evaluated, run, value
 
-ROOT = Path(train.__file__).parents[1]
-QUICK = ["--model.options.width=0.25", "--data.limit=300", "--schedule.warmup_epochs=0"]
 FILES = {
     "best",
     "command.txt",
@@ -32,26 +30,6 @@ FILES = {
     "report.md",
     "result.json",
 }
-
-
-def run(folder, *arguments):
-    train.main([*QUICK, f"--run_dir={folder}", *arguments])
-    return json.loads((folder / "result.json").read_text())
-
-
-def value(result, split, weights, metric):
-    (row,) = (
-        row
-        for row in result["results"]
-        if (row["split"], row["weights"], row["metric"]) == (split, weights, metric)
-    )
-    return row["value"]
-
-
-def evaluated(capsys, *arguments):
-    capsys.readouterr()
-    evaluate.main([str(argument) for argument in arguments])
-    return json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +174,22 @@ def test_runs_without_a_folder_are_numbered_under_their_name(tmp_path, monkeypat
     assert sorted(path.name for path in (tmp_path / "runs" / "mine").iterdir()) == ["0000", "0001"]
 
 
+def test_seeds_repeat_the_run_and_are_taken_up_where_they_stopped(tmp_path, monkeypatch, capsys):
+    arguments = [*QUICK, "--epochs=1", "--seeds=2", f"--run_dir={tmp_path / 'seeds'}"]
+    train.main(arguments)
+    summary = json.loads((tmp_path / "seeds" / "result.json").read_text())
+    alone = [run(tmp_path / f"{seed}", "--epochs=1", f"--seed={seed}") for seed in (0, 1)]
+    for row in summary["results"]:
+        values = [value(one, row["split"], row["weights"], row["metric"]) for one in alone]
+        assert row["values"] == values
+    (tmp_path / "seeds" / "seed-1" / "result.json").unlink()
+    train.main([*arguments, "--resume=auto"])
+    out = capsys.readouterr().out
+    assert "seed-0 is finished already" in out
+    assert "seed-1 is finished already" not in out
+    assert json.loads((tmp_path / "seeds" / "result.json").read_text()) == summary
+
+
 def test_a_batch_larger_than_the_training_set_is_the_users_mistake(tmp_path):
     with pytest.raises(ValueError, match="batch_size 5000 is more than the 300 training samples"):
         run(tmp_path / "run", "--batch_size=5000")
@@ -208,7 +202,7 @@ def test_ctrl_c_saves_the_last_step_and_exits_with_130(tmp_path):
         [*command, f"--run_dir={folder}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     for _ in range(600):
-        if (folder / "metrics.jsonl").exists() or process.poll() is not None:
+        if (folder / "last" / "state.json").exists() or process.poll() is not None:
             break
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)

@@ -3,24 +3,44 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.optim import SGD
 
 from knorm.training import checkpoint
 from knorm.training.interrupt import Interrupted
+from knorm.training.loop import Trainer
 from knorm.training.mistakes import UserMistakeError
-from knorm.training.run import Run, check_folder, command_line, create_run, make_folder, to_json
+from knorm.training.run import Keep, Run, command_line, make_folder, open_folder, to_json
 
 
 def trainer_at(epoch):
-    return SimpleNamespace(net=nn.Linear(1, 1), epoch=epoch, step=10 * epoch, seed=0)
+    net = nn.Linear(1, 1)
+    accelerator = Accelerator(cpu=True)
+    return Trainer(
+        accelerator=accelerator,
+        model=net,
+        optimizer=SGD(net.parameters(), lr=0.1),
+        rate_at=lambda step: 0.1,
+        seed=0,
+        steps_per_epoch=10,
+        step=10 * epoch,
+    )
 
 
 @pytest.fixture
 def run(tmp_path):
-    return create_run(
-        Accelerator(cpu=True), None, tmp_path, files={"command.txt": "x\n"}, facts={"classes": "ab"}
-    )
+    accelerator = Accelerator(cpu=True)
+    folder = open_folder(accelerator, None, tmp_path, {"command.txt": "x\n", "config.yaml": ""})
+    return Run(folder, accelerator, {"classes": "ab"})
+
+
+def test_a_folder_that_goes_on_keeps_all_commands(run, tmp_path):
+    files = {"command.txt": "y\n", "config.yaml": "other"}
+    assert open_folder(run.accelerator, run.folder, tmp_path, files) == run.folder
+    assert (run.folder / "command.txt").read_text() == "x\ny\n"
+    assert (run.folder / "config.yaml").read_text() == ""
 
 
 def test_runs_are_numbered_and_never_share_a_folder(tmp_path):
@@ -28,15 +48,6 @@ def test_runs_are_numbered_and_never_share_a_folder(tmp_path):
     (tmp_path / "runs" / "0007").mkdir()
     (tmp_path / "runs" / "notes").mkdir()
     assert make_folder(None, tmp_path / "runs").name == "0008"
-
-
-def test_a_folder_with_anything_in_it_is_refused(tmp_path):
-    assert check_folder(str(tmp_path)) == tmp_path
-    assert check_folder(None) is None
-    (tmp_path / "file").touch()
-    for taken in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UserMistakeError, match="exists already"):
-            check_folder(str(taken))
 
 
 def test_every_epoch_is_a_row_of_both_tables(run):
@@ -56,7 +67,7 @@ def test_the_first_of_the_highest_scores_is_the_best(run):
     for epoch, score in enumerate([(0.5, -1.0), (0.8, -2.0), (0.8, -2.0), (0.8, -3.0)], start=1):
         run.record(trainer_at(epoch), {"epoch": epoch}, score)
     assert run.best == {"epoch": 2}
-    states = {name: checkpoint.load(run.folder / name)[1] for name in ("best", "last")}
+    states = {name: checkpoint.load(run.folder / name).state for name in ("best", "last")}
     assert {name: state["epoch"] for name, state in states.items()} == {"best": 2, "last": 4}
     assert states["best"]["classes"] == "ab"
 
@@ -75,10 +86,50 @@ def test_weights_come_back_into_the_net(run):
     assert trainer.net.weight.item() == saved
 
 
+def test_a_run_that_goes_on_knows_its_rows_its_best_and_its_time(run):
+    first = trainer_at(1)
+    run.record(first, {"epoch": 1, "step": 10}, (0.5,))
+    run.started -= 100
+    run.save("last", first)
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write("of an epoch that was recorded but not saved")
+    again = Run(run.folder, run.accelerator, {"classes": "ab"})
+    trainer = trainer_at(0)
+    again.resume(trainer)
+    assert (trainer.step, trainer.epoch) == (10, 1)
+    assert torch.equal(trainer.net.weight, first.net.weight)
+    assert (again.rows, again.best, again.best_score) == (run.rows, run.rows[0], (0.5,))
+    assert again.seconds >= 100
+    assert json.loads((run.folder / "metrics.jsonl").read_text()) == run.rows[0]
+
+
+def test_a_run_whose_data_changed_does_not_go_on(run):
+    run.save("last", trainer_at(1))
+    again = Run(run.folder, run.accelerator, {"classes": "abc"})
+    with pytest.raises(UserMistakeError, match="its classes was ab, now it is abc"):
+        again.resume(trainer_at(0))
+
+
+@pytest.mark.parametrize(("minutes", "saves"), [(0.0, True), (10.0, False)])
+def test_last_is_saved_in_mid_epoch_when_it_is_time(run, minutes, saves):
+    run.keep = Keep(minutes=minutes)
+    run.after_step(trainer_at(0.3))
+    assert (run.folder / "last").exists() == saves
+
+
+def test_every_so_many_epochs_are_kept_for_good(run):
+    run.keep = Keep(every=2)
+    for epoch in range(1, 6):
+        run.record(trainer_at(epoch), {"epoch": epoch}, None)
+    kept = sorted(path.name for path in run.folder.glob("epoch-*"))
+    assert kept == ["epoch-0002", "epoch-0004"]
+    assert checkpoint.load(run.folder / "epoch-0002").state["epoch"] == 2
+
+
 def test_a_stopped_run_saves_its_last_step(run, capsys):
     with pytest.raises(Interrupted), run.saved_when_stopped(trainer_at(3)):
         raise Interrupted(2)
-    assert checkpoint.load(run.folder / "last")[1]["step"] == 30
+    assert checkpoint.load(run.folder / "last").state["step"] == 30
     assert "stopped by SIGINT after step 30" in capsys.readouterr().out
 
 
@@ -86,6 +137,7 @@ def test_processes_other_than_the_first_write_nothing(tmp_path):
     other = Run(tmp_path, SimpleNamespace(is_main_process=False), {})
     other.record(trainer_at(1), {"epoch": 1}, (1.0,))
     other.write("result.json", "{}")
+    other.after_step(trainer_at(1))
     assert not list(tmp_path.iterdir())
     assert other.best == {"epoch": 1}
 

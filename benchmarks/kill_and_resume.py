@@ -1,0 +1,132 @@
+"""Kill a training run again and again and compare its last weights with an uninterrupted run's.
+
+    python -m benchmarks.kill_and_resume --kills 20 --out docs/results/kill-and-resume
+    python -m benchmarks.kill_and_resume --kills 10 --processes 2 --out docs/results/kill-2
+
+The reference run trains without a pause. Every other run is killed (SIGKILL, launcher and
+processes alike) at a moment drawn from the reference's duration; then the same command is given
+again with `--resume auto`. Compared: the SHA-256 of all weights, the moving average and the
+optimizer's state in last/ and best/, the rows of the log but for their times, and the results.
+"""
+
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from jsonargparse import auto_cli
+
+RECIPE = [
+    "--model.options.width=0.25",
+    "--data.limit=400",
+    "--epochs=4",
+    "--ema_decay=0.9",
+    "--accumulation=2",
+    "--keep.minutes=0",
+]
+TIMES = ("seconds", "samples_per_second", "data_wait")
+
+
+def command(folder: Path, processes: int, options: list[str]) -> list[str]:
+    """The training command of a run."""
+    program = ["-m", "classification.train", *RECIPE, *options, f"--run_dir={folder}"]
+    if processes == 1:
+        return [sys.executable, *program]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    config = ["--config_file", "launch/cpu2.yaml", "--num_processes", str(processes)]
+    return [*launcher, *config, *program, "--launch.cpu=true"]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """The command, silent."""
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(arguments, stdout=quiet, stderr=quiet)
+
+
+def fingerprint(folder: Path) -> dict[str, Any]:
+    """What must not depend on whether the run was killed."""
+    files = sorted(folder.glob("*/*.safetensors"))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((folder / "result.json").read_text())
+    return {
+        "files": {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        },
+        "rows": [{name: row[name] for name in row if name not in TIMES} for row in rows],
+        "results": result["results"],
+    }
+
+
+def killed_run(arguments: list[str], moment: float) -> dict[str, Any]:
+    """Start, kill after `moment` seconds, start again to the end."""
+    process = start(arguments)
+    killed = False
+    try:
+        process.wait(moment)
+    except subprocess.TimeoutExpired:
+        leader = psutil.Process(process.pid)
+        for one in [leader, *leader.children(recursive=True)]:
+            one.kill()
+        process.wait()
+        killed = True
+    time.sleep(0.2)  # the ports and files of the dead
+    code = start(arguments).wait()
+    return {"moment": round(moment, 2), "killed": killed, "exit_code": code}
+
+
+def main(
+    kills: int = 20,
+    processes: int = 1,
+    options: tuple[str, ...] = (),
+    seed: int = 0,
+    out: str | None = None,
+) -> None:
+    """Run the comparison.
+
+    Args:
+        kills: runs that are killed once each.
+        processes: processes of every run.
+        options: further options of the training command.
+        seed: of the moments.
+        out: OUT.json is written.
+    """
+    moments = random.Random(seed)
+    with tempfile.TemporaryDirectory() as place:
+        began = time.perf_counter()
+        assert start(command(Path(place, "whole"), processes, list(options))).wait() == 0
+        duration = time.perf_counter() - began
+        whole = fingerprint(Path(place, "whole"))
+        runs: list[dict[str, Any]] = []
+        while sum(run["killed"] for run in runs) < kills:
+            folder = Path(place, f"killed-{len(runs)}")
+            arguments = [*command(folder, processes, list(options)), "--resume=auto"]
+            run = killed_run(arguments, moments.uniform(0.3, 1.0) * duration)
+            run["equal"] = run["exit_code"] == 0 and fingerprint(folder) == whole
+            runs.append(run)
+            print(json.dumps(run), flush=True)
+    runs = [run for run in runs if run["killed"]]  # some end before their moment
+    equal = sum(run["equal"] for run in runs)
+    print(f"{equal} of {len(runs)} killed runs equal")
+    summary = {
+        "processes": processes,
+        "options": [*RECIPE, *options],
+        "seconds": round(duration, 1),
+        "equal": equal,
+        "runs": runs,
+        "files": whole["files"],
+    }
+    if out is not None:
+        Path(f"{out}.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if equal < len(runs):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

@@ -1,0 +1,115 @@
+"""A dry run: the plan of a run, and two steps of all that it will do, on its own data and nets."""
+
+import tempfile
+import time
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from classification.config import Recipe
+from classification.data import ImageData, training_windows
+from classification.evaluate import evaluate_split
+from classification.outcome import plan
+from classification.task import Classification
+from classification.train import facts_of, make_sampling, make_trainer
+from knorm.training.cost import count_macs
+from knorm.training.loop import Trainer, gradient_step, train_epoch
+from knorm.training.progress import Progress
+from knorm.training.run import LAST, Run
+from knorm.training.state import weights_of
+
+STEPS = 2
+BLOCKS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 60
+
+
+def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> None:
+    """Print the plan, try everything, print what it costs; keep nothing."""
+    say = accelerator.print
+    trainer = make_trainer(recipe, data, accelerator)
+    task = Classification(recipe.loss, len(data.classes))
+    say(plan(recipe, trainer, data, "nothing is kept, this is a dry run"))
+    image = data.splits["test"].images(torch.zeros(1, dtype=torch.long))
+    macs = count_macs(trainer.net, data.inputs(image.to(accelerator.device)))
+    say(f"MACs   {macs / 1e6:,.1f} million per image in the forward pass")
+    say(f"curve  {curve(trainer, recipe.epochs)}  learning rate over {recipe.epochs} epochs")
+    per_step = try_training(recipe, trainer, data, task)
+    per_image = try_evaluation(recipe, trainer, data, task)
+    with tempfile.TemporaryDirectory() as place:
+        places: list[Any] = [place]
+        broadcast_object_list(places)
+        run = Run(Path(places[0]), accelerator, facts_of(recipe, data))
+        run.save(LAST, trainer)
+        accelerator.wait_for_everyone()
+        num_bytes = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
+        again = make_trainer(recipe, data, accelerator)
+        run.resume(again)
+        check_equal(trainer, again)
+        accelerator.wait_for_everyone()
+    kept = recipe.epochs // recipe.keep.every if recipe.keep.every else 0
+    say(
+        f"disk   {(3 + kept) * num_bytes / 2**20:,.0f} MiB at most, {num_bytes / 2**20:,.1f} a save"
+    )
+    steps = recipe.epochs * trainer.steps_per_epoch
+    num_evaluated = recipe.epochs * num_images(data, "val") + 2 * num_images(data, "test")
+    seconds = round(steps * per_step + num_evaluated * per_image)
+    say(f"time   about {timedelta(seconds=seconds)}, {1000 * per_step:,.0f} ms a step")
+    say("dry run passed: trained, evaluated, saved, resumed")
+
+
+def num_images(data: ImageData, split: str) -> int:
+    """Number of images of a split, 0 where there is none."""
+    return len(data.labels(split)) if split in data.splits else 0
+
+
+def try_training(recipe: Recipe, trainer: Trainer, data: ImageData, task: Classification) -> float:
+    """Two steps; seconds of the second one."""
+    step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
+    windows = training_windows(data, recipe.augment, make_sampling(recipe, data), 1)
+    progress = Progress(epochs=1, steps=STEPS, unit="img", enabled=False)
+    ends: list[float] = []
+    train_epoch(
+        trainer,
+        islice(windows, STEPS),
+        step,
+        progress,
+        lambda: ends.append(time.perf_counter()),
+    )
+    return ends[-1] - ends[0] if len(ends) > 1 else 0.0
+
+
+def try_evaluation(
+    recipe: Recipe, trainer: Trainer, data: ImageData, task: Classification
+) -> float:
+    """Two batches of every split that is evaluated; seconds per image."""
+    size = STEPS * recipe.eval_batch_size * trainer.accelerator.num_processes
+    began, count = time.perf_counter(), 0
+    for name in data.splits.keys() - {"train"}:
+        few = data.first(name, size)
+        values = evaluate_split(trainer.evaluated, few, task, name, recipe)
+        task.summary(values, few.labels(name))
+        count += len(few.labels(name))
+    return (time.perf_counter() - began) / max(count, 1)
+
+
+def check_equal(one: Trainer, other: Trainer) -> None:
+    """A run that goes on must have the very weights that were saved."""
+    weights, restored = weights_of(one), weights_of(other)
+    for stem in weights:
+        for name, tensor in weights[stem].items():
+            if not torch.equal(tensor, restored[stem][name]):
+                raise RuntimeError(f"{name} did not come back from the checkpoint as it was")
+
+
+def curve(trainer: Trainer, epochs: int) -> str:
+    """The learning rate over the run as a line of blocks."""
+    steps = epochs * trainer.steps_per_epoch
+    width = min(CURVE_WIDTH, steps)
+    rates = [trainer.rate_at(place * steps // width) for place in range(width)]
+    top = max(rates)
+    return "".join(BLOCKS[min(7, int(8 * rate / top))] for rate in rates)

@@ -1,0 +1,161 @@
+"""Which run folder a command goes on with, and whether it may."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from knorm.training import checkpoint
+from knorm.training.launch import command_hint, world_size
+from knorm.training.mistakes import UserMistakeError
+from knorm.training.run import COMMAND, CONFIG, ENVIRONMENT, LAST, RESULT
+
+AUTO = "auto"
+MAY_DIFFER = (  # what no number depends on
+    "data.root",
+    "data.workers",
+    "data.resident",
+    "keep",
+    "launch.processes",
+    "track",
+)
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens."""
+
+    folder: Path | None
+    """None: the next number"""
+    begun: bool = False
+    """it holds a run of this configuration"""
+    finished: bool = False
+
+    @property
+    def saved(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.begun and self.folder is not None and checkpoint.exists(self.folder / LAST)
+
+
+def find_place(resume: str | None, run_dir: str | None, parent: Path, settings: str) -> Place:
+    """The folder for the run of `settings` (YAML, as config.yaml holds them).
+
+    Args:
+        resume: None starts a new run; "auto" goes on with `run_dir`, or else with the newest
+            run in `parent` that has these settings, and starts a new one where there is none;
+            a path goes on with that folder.
+
+    Raises `UserMistakeError` for a folder that holds anything else.
+    """
+    wanted = flat(yaml.safe_load(settings))
+    if resume is None:
+        return Place(new_folder(run_dir))
+    if resume != AUTO:
+        if run_dir is not None and Path(run_dir) != Path(resume):
+            raise UserMistakeError(f"--resume {resume} and --run_dir {run_dir} differ; give one")
+        return place_of(existing(resume), wanted)
+    if run_dir is not None:
+        folder = Path(run_dir)
+        return place_of(folder, wanted) if (folder / CONFIG).is_file() else Place(unbegun(folder))
+    runs = [path for path in parent.glob("*") if path.name.isdecimal() and has_config(path)]
+    for folder in sorted(runs, key=lambda path: int(path.name), reverse=True):
+        if not differences(folder, wanted):
+            return place_of(folder, wanted)
+    return Place(None)
+
+
+def place_of(folder: Path, wanted: Settings) -> Place:
+    """The place that holds a run of these settings, made by as many processes."""
+    different = differences(folder, wanted)
+    if different:
+        raise UserMistakeError(
+            f"{folder} was made with other settings: {'; '.join(different[:3])}; "
+            "give those, or start a new run without --resume"
+        )
+    environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    if environment["processes"] != world_size():
+        raise UserMistakeError(
+            f"{folder} was made by {environment['processes']} process(es), this is "
+            f"{world_size()}: its numbers would change; {command_hint(environment['processes'])}"
+        )
+    return Place(folder, begun=True, finished=(folder / RESULT).is_file())
+
+
+def differences(folder: Path, wanted: Settings) -> list[str]:
+    """`optim.lr was 0.1, now 0.2` for every setting in which the folder's run is another."""
+    had = flat(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
+    return [
+        f"{name} was {had.get(name)}, now {wanted.get(name)}"
+        for name in sorted(had.keys() | wanted.keys())
+        if had.get(name) != wanted.get(name)
+        and not any(name == free or name.startswith(f"{free}.") for free in MAY_DIFFER)
+    ]
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every setting."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def existing(resume: str) -> Path:
+    """The run folder of that name."""
+    if not has_config(Path(resume)):
+        raise UserMistakeError(
+            f"--resume {resume} is no run folder: it holds no {CONFIG}; "
+            "give a folder that a run has made, or `auto`"
+        )
+    return Path(resume)
+
+
+def has_config(folder: Path) -> bool:
+    """Whether a run has begun there."""
+    return (folder / CONFIG).is_file()
+
+
+def new_folder(run_dir: str | None) -> Path | None:
+    """The folder asked for, unless something is in it already: runs are never overwritten."""
+    if run_dir is None:
+        return None
+    path = Path(run_dir)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        way = "add --resume auto to go on with it, or " if has_config(path) else ""
+        raise UserMistakeError(f"run_dir {run_dir} exists already; {way}give another one")
+    return path
+
+
+def unbegun(folder: Path) -> Path:
+    """The folder, if it holds nothing but what a run writes before its config.yaml."""
+    ours = {COMMAND, ENVIRONMENT}
+    if folder.is_dir() and all(
+        path.name in ours or path.suffix == ".tmp" for path in folder.iterdir()
+    ):
+        return folder
+    return new_folder(str(folder)) or folder
+
+
+def changed_versions(folder: Path, versions: Mapping[str, str]) -> list[str]:
+    """`torch 2.13.0 -> 2.15.0` for every package that is not what it was when the run began."""
+    environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    return [
+        f"{name} {version} -> {versions.get(name)}"
+        for name, version in environment["versions"].items()
+        if versions.get(name) != version
+    ]
+
+
+def with_resumed_config(argv: Sequence[str]) -> list[str]:
+    """The arguments, with the folder's own config.yaml where `--resume FOLDER` stands alone."""
+    words = [word for argument in argv for word in argument.split("=", 1)]
+    if len(words) == 2 and words[0] == "--resume" and words[1] != AUTO:
+        return [f"--config={existing(words[1]) / CONFIG}", *argv]
+    return list(argv)

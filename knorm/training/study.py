@@ -1,0 +1,62 @@
+"""Several runs of one recipe: mean and standard deviation of their numbers."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from knorm.training.files import write_text
+from knorm.training.run import RESULT, to_json
+
+Result = Mapping[str, Any]
+Key = tuple[str, str, str]
+SUMMARY = "seeds.md"
+
+
+def values_of(results: Sequence[Result]) -> dict[Key, list[float]]:
+    """(split, weights, metric) -> its value in every run, in their order."""
+    found: dict[Key, list[float]] = {}
+    for result in results:
+        for row in result["results"]:
+            found.setdefault((row["split"], row["weights"], row["metric"]), []).append(row["value"])
+    return found
+
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and the sample standard deviation where there are two values or more."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def write_seeds(folder: Path, results: Sequence[Result]) -> str:
+    """result.json and seeds.md of runs that differ in their seed alone; returns the latter."""
+    found = values_of(results)
+    rows = []
+    for (split, weights, metric), values in found.items():
+        mean, sd = mean_sd(values)
+        rows.append(
+            {
+                "split": split,
+                "weights": weights,
+                "metric": metric,
+                "mean": mean,
+                "sd": sd,
+                "values": values,
+            }
+        )
+    seeds = [result["seed"] for result in results]
+    lines = ["| split | weights | metric | mean ± SD | values |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {row['split']} | {row['weights']} | {row['metric']} | {in_words(row)} "
+        f"| {', '.join(f'{value:.6g}' for value in row['values'])} |"
+        for row in rows
+    ]
+    text = f"Seeds {', '.join(map(str, seeds))}.\n\n" + "\n".join(lines) + "\n"
+    write_text(folder / SUMMARY, text)
+    summary = {"name": results[0]["name"], "seeds": seeds, "results": rows}
+    write_text(folder / RESULT, to_json(summary, indent=2) + "\n")
+    return text
+
+
+def in_words(row: Result) -> str:
+    """`0.9876 ± 0.0012`."""
+    return f"{row['mean']:.4f}" + ("" if row["sd"] is None else f" ± {row['sd']:.4f}")
