@@ -25,7 +25,8 @@ COLUMNS = {  # heading: (column, factor, digits)
     "peak MiB": ("memory_bytes", 2**-20, 0),
 }
 RANKED_BY = "test.top1"
-NOT_COMPARED = {"seed", "name", "run_dir"}  # what differs between runs of one recipe
+# Settings that may differ between runs of one recipe: they do not change its numbers, or are seeds.
+NOT_COMPARED = ("seed", "seeds", "name", "run_dir", "resume", "dry_run", "keep")
 BY_DEFAULT = "settings"
 ALSO_DIFFER = "also_differ"
 
@@ -113,7 +114,8 @@ def differing(records: Sequence[Record]) -> list[str]:
     for name in names:
         values = [record.settings.get(name) for record in records]
         is_section = any(isinstance(value, dict) and value for value in values)
-        if not is_section and name not in NOT_COMPARED and values.count(values[0]) < len(values):
+        matters = not is_section and not any(is_part(name, setting) for setting in NOT_COMPARED)
+        if matters and values.count(values[0]) < len(values):
             found.append(name)
     return found
 

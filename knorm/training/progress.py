@@ -8,13 +8,15 @@ from datetime import timedelta
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from knorm.training.cost import peak_memory
 
 PLAIN_SECONDS = 30.0  # between two lines within a long epoch
 BAR_SECONDS = 1.0
+WIDE = 130  # columns of a terminal that has room for the bar itself
 LONG_WAIT = 0.2  # part of an epoch spent waiting for data above which there is a hint
 HINT = (
     "hint: {wait:.0f} % of the time is spent waiting for data; "
@@ -54,9 +56,13 @@ class Progress:
         self.hinted = False
 
     def _make_bar(self) -> Bar:
-        columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn())
-        note = TextColumn("{task.fields[note]}")
-        bar = Bar(*columns, note, console=self.console, transient=True)
+        title = Column(min_width=len(self._title()), no_wrap=True)
+        count = Column(min_width=len(f"{self.steps}/{self.steps}"), no_wrap=True)
+        columns: list[ProgressColumn] = [TextColumn("{task.description}", table_column=title)]
+        if self.console.width >= WIDE:
+            columns.append(BarColumn(30))
+        columns += [MofNCompleteColumn(table_column=count), TextColumn("{task.fields[note]}")]
+        bar = Bar(*columns, console=self.console, transient=True)
         bar.add_task(self._title(), total=self.steps, completed=self.step_in_epoch, note="")
         return bar
 
@@ -78,12 +84,12 @@ class Progress:
         self.shown = now
         values = row()
         means = {name: value for name, value in values.items() if name not in SPEED}
-        note = f"{in_words(means)}  {self._speed(values)}"
-        if self.bar:
+        note, left = f"{in_words(means)}  {self._speed(values)}", f"ETA {self.time_left()}"
+        if self.bar:  # a narrow terminal cuts the end off
             task = self.bar.task_ids[0]
-            self.bar.update(task, completed=self.step_in_epoch, note=note)
+            self.bar.update(task, completed=self.step_in_epoch, note=f"{left}  {note}")
         else:
-            self.print(f"{self._title()} step {self.step_in_epoch}/{self.steps}  {note}")
+            self.print(f"{self._title()} step {self.step_in_epoch}/{self.steps}  {note}  {left}")
 
     def end_epoch(self, row: Row) -> None:
         """Show the epoch's line and go on to the next epoch."""
@@ -94,7 +100,8 @@ class Progress:
         }
         title = self._title()
         self.epoch, self.step_in_epoch, self.shown = self.epoch + 1, 0, time.monotonic()
-        self.print(f"{title}  {in_words(means)}  lr {row['lr']:.4g}  {self._speed(row)}")
+        speed = f"{self._speed(row)}  ETA {self.time_left()}"
+        self.print(f"{title}  {in_words(means)}  lr {row['lr']:.4g}  {speed}")
         if row["data_wait"] > LONG_WAIT and not self.hinted:
             self.print(HINT.format(wait=100 * row["data_wait"]))
             self.hinted = True
@@ -113,14 +120,14 @@ class Progress:
         return timedelta(seconds=round((time.monotonic() - self.start) * left / max(here, 1)))
 
     def _speed(self, row: Row) -> str:
-        """Samples per second, the part spent waiting, memory, and the time that is left."""
+        """Samples per second, the part spent waiting, memory."""
         words = [
             f"{row['samples_per_second']:.0f} {self.unit}/s",
             f"data wait {100 * row['data_wait']:.0f} %",
         ]
         if self.device is not None:
             words.append(f"{peak_memory(self.device) / 2**20:.0f} MiB")
-        return "  ".join([*words, f"ETA {self.time_left()}"])
+        return "  ".join(words)
 
     def _title(self) -> str:
         width = len(str(self.epochs))

@@ -67,7 +67,9 @@ def test_without_a_setting_the_ones_that_differ_make_the_groups(runs, tmp_path):
 
 
 def test_recipes_that_differ_in_more_than_the_setting_are_warned_of(runs, tmp_path):
-    other = make_run(tmp_path / "other", "kernel", 1, 0.9, optim={"lr": 0.1}, epochs=5)
+    other = make_run(
+        tmp_path / "other", "kernel", 1, 0.9, optim={"lr": 0.1}, epochs=5, keep={"minutes": 3}
+    )
     out = tmp_path / "table"
     text = compare.compare([*runs, other], "model.norm", out)
     assert "**Warning**: the recipes also differ in optim.lr, epochs." in text

@@ -82,14 +82,16 @@ def test_only_one_process_prints(capsys):
 
 
 @pytest.fixture
-def terminal(monkeypatch):
-    """What is shown on a terminal."""
-    screen = io.StringIO()
+def terminal(monkeypatch, request):
+    """What is shown on a terminal, of 160 columns where no other number is given."""
+    screen, width = io.StringIO(), getattr(request, "param", 160)
     for name in ("CI", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(
         "knorm.training.progress.Console",
-        lambda **options: Console(**options | {"file": screen, "force_terminal": True}),
+        lambda **options: Console(
+            **options | {"file": screen, "force_terminal": True, "width": width}
+        ),
     )
     return screen
 
@@ -103,6 +105,16 @@ def test_a_terminal_gets_a_bar(terminal):
         progress.end_epoch(ROW)
     assert "━" in terminal.getvalue()
     assert "train loss 1.0000" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [60], indirect=True)
+def test_a_narrow_terminal_keeps_what_matters_most(terminal):
+    with Progress(epochs=150, steps=1000, unit="img", enabled=True) as progress:
+        progress.interval = 0
+        progress.step(lambda: SO_FAR)
+        progress.bar.refresh()
+    assert re.search(r"epoch   1/150 .*1/1000.* ETA \d.* loss 0\.2500", terminal.getvalue())
+    assert "━" not in terminal.getvalue()
 
 
 def test_each_split_is_named_once():
