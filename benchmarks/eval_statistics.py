@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from classification import compare
 from classification.data import load_data
 from classification.evaluate import evaluate_split, load_net
 from classification.task import Classification
 from knorm.kernel.ops import STATS
+from knorm.training.compare import mean_sd, write_table
 from knorm.training.launch import start
 from knorm.training.mistakes import OneLineParser, run_program
 
@@ -78,8 +78,8 @@ def render(rows: Sequence[Row], head: str = "") -> str:
             draws = [statistics.stdev(net) for net in top1 if len(net) > 1]
             spread = f"{statistics.fmean(draws):.2f}" if draws else "0, deterministic"
             lines.append(
-                f"| {data} | {len(seeds)} | `{stats}` | {compare.mean_sd(accuracy, 2)} "
-                f"| {compare.mean_sd(loss, 4)} | {spread} |"
+                f"| {data} | {len(seeds)} | `{stats}` | {mean_sd(accuracy, 2)} "
+                f"| {mean_sd(loss, 4)} | {spread} |"
             )
     foot = (
         "Mean ± standard deviation over nets trained with different seeds, last weights, "
@@ -98,7 +98,7 @@ def main() -> None:
     rows = [
         row for folder in options.run_dirs for row in evaluate_run(folder, options.sampled_seeds)
     ]
-    print(compare.write_table(rows, options.out, render), end="")
+    print(write_table(rows, options.out, render), end="")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ autograd keeps for the backward pass, parameters excepted, each storage counted 
 import json
 import platform
 import statistics
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from knorm import KNConv2d, create_model
 from knorm.kernel import reference
+from knorm.training.profile import in_turns, over, saved_bytes, training_step
 
 VARIANTS = {
     "batch": {"norm": "batch"},
@@ -68,54 +69,21 @@ def check_against_definition(net: nn.Module, x: Tensor) -> int:
     return checked
 
 
-def saved_bytes(net: nn.Module, x: Tensor, target: Tensor) -> int:
-    """Bytes of all storages that one forward pass keeps, parameters excepted."""
-    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    kept: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = F.cross_entropy(net(x), target)
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
-    del loss
-    return sum(size for pointer, size in storages.items() if pointer not in parameters)
-
-
-def step_seconds(net: nn.Module, x: Tensor, target: Tensor) -> float:
-    """Forward and backward pass, wall clock."""
-    net.zero_grad()
-    start = time.perf_counter()
-    F.cross_entropy(net(x), target).backward()
-    return time.perf_counter() - start
-
-
 def measure(nets: dict[str, nn.Module], x: Tensor, target: Tensor, rounds: int) -> list[Row]:
     """A row for each net: seconds, saved bytes, and both over those of the base."""
     saved = {name: saved_bytes(net, x, target) for name, net in nets.items()}
-    for net in nets.values():
-        step_seconds(net, x, target)
-    times: dict[str, list[float]] = {name: [] for name in nets}
-    for _ in range(rounds):
-        for name, net in nets.items():
-            times[name].append(step_seconds(net, x, target))
-    rows = []
-    for name in nets:
-        ratios = sorted(t / b for t, b in zip(times[name], times[BASE], strict=True))
-        rows.append(
-            {
-                "norm": name,
-                "seconds": statistics.median(times[name]),
-                "time_ratio": statistics.median(ratios),
-                "lower_quartile": ratios[rounds // 4],
-                "upper_quartile": ratios[-1 - rounds // 4],
-                "saved_mib": saved[name] / 2**20,
-                "saved_ratio": saved[name] / saved[BASE],
-            }
-        )
-    return rows
+    steps = {name: partial(training_step, net, x, target) for name, net in nets.items()}
+    times = in_turns(steps, x.device, rounds)
+    return [
+        {
+            "norm": name,
+            "seconds": statistics.median(times[name]),
+            **over(times[name], times[BASE]),
+            "saved_mib": saved[name] / 2**20,
+            "saved_ratio": saved[name] / saved[BASE],
+        }
+        for name in nets
+    ]
 
 
 def render(record: dict[str, Any]) -> str:

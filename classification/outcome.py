@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from classification.task import Classification
 from knorm.training.cost import count_macs, count_parameters, peak_memory
 from knorm.training.environment import device_name
 from knorm.training.loop import Trainer
-from knorm.training.report import draw_curves, in_time, write_report
+from knorm.training.pictures import draw_confusion, draw_curves
+from knorm.training.report import in_time, write_report
 from knorm.training.run import BEST, LAST, RESULT, Run, to_json
 
 SCORES = ("top1", "top1_flip", "top5", "loss")
@@ -82,6 +83,7 @@ def result_of(
         "macs": count_macs(trainer.net, example),
         "training_seconds": seconds,
         "samples_per_second": trainer.step * recipe.batch_size / seconds,
+        "data_wait": sum(row["data_wait"] * row["seconds"] for row in run.rows) / seconds,
         "memory_bytes": peak_memory(trainer.accelerator.device),
     }
 
@@ -105,9 +107,17 @@ def write_outcome(run: Run, result: dict[str, Any], matrix: Tensor) -> None:
     """The files that end a run, and its last line on the screen."""
     if not run.writes:
         return
+    classes = run.facts["classes"]
     draw_curves(run.rows, run.folder / "curves.png")
-    run.write("confusion.csv", confusion_csv(matrix, run.facts["classes"]))
-    result |= {"seconds": run.seconds}
+    draw_confusion(matrix, classes, run.folder / "confusion.png")
+    run.write("confusion.csv", confusion_csv(matrix, classes))
+    weights = BEST if run.best else LAST
+    result["per_class"] = {
+        "split": "test",
+        "weights": weights,
+        "classes": class_numbers(matrix, classes),
+    }
+    result["seconds"] = run.seconds
     write_report(run.folder, result)
     run.write(RESULT, to_json(result, indent=2) + "\n")  # the last file: the run is finished
     tests = [
@@ -116,6 +126,27 @@ def write_outcome(run: Run, result: dict[str, Any], matrix: Tensor) -> None:
         if row["split"] == "test" and row["metric"] == "top1"
     ]
     print(f"test top1 {', '.join(tests)}  {in_time(result['seconds'])}  {run.folder}", flush=True)
+
+
+def class_numbers(matrix: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """For each class its samples, how many were right, and what the others were most taken for."""
+    numbers = []
+    for number, name in enumerate(classes):
+        row = matrix[number].clone()
+        count, correct = int(row.sum()), int(row[number])
+        row[number] = 0
+        wrong = int(row.argmax()) if row.any() else None
+        numbers.append(
+            {
+                "class": name,
+                "count": count,
+                "correct": correct,
+                "accuracy": correct / count if count else None,
+                "taken_for": None if wrong is None else classes[wrong],
+                "taken_for_count": 0 if wrong is None else int(row[wrong]),
+            }
+        )
+    return numbers
 
 
 def confusion_csv(matrix: Tensor, classes: list[str]) -> str:

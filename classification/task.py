@@ -21,6 +21,13 @@ COMMON = ("norm", "stem", "activation", "dropout_p", "eval_stats")
 
 def make_model(model: Model, *, num_classes: int, in_chans: int, seed: int) -> nn.Module:
     """The net on the CPU, its first weights a function of `seed`."""
+    options = net_options(model)
+    seed_torch(seed)
+    return create_model(model.name, num_classes=num_classes, in_chans=in_chans, **options)
+
+
+def net_options(model: Model) -> dict[str, Any]:
+    """What the recipe gives `create_model` besides what the data ask for."""
     given = {name: getattr(model, name) for name in COMMON if getattr(model, name) is not None}
     twice = sorted(given.keys() & model.options.keys())
     if twice:
@@ -32,10 +39,7 @@ def make_model(model: Model, *, num_classes: int, in_chans: int, seed: int) -> n
                 f"model.options.{option}: {model.name} takes no such option"
                 f"{nearest(option, taken)} (--model.options '{{}}' drops those of the recipe)"
             )
-    seed_torch(seed)
-    return create_model(
-        model.name, num_classes=num_classes, in_chans=in_chans, **given, **model.options
-    )
+    return given | model.options
 
 
 class Classification:

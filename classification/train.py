@@ -226,6 +226,8 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
         unit="img",
         enabled=run.writes,
         first_epoch=trainer.current_epoch,
+        first_step=trainer.steps_into(trainer.current_epoch),
+        device=data.accelerator.device,
     )
     with (
         stop_on_signal(leader=run.writes) as trainer.stop,

@@ -1,11 +1,43 @@
-"""What a net and a run cost: parameters, multiplications, memory."""
+"""What a net and a run cost: parameters, multiplications, memory.
 
+MACs are multiply-accumulates; each is two floating-point operations (FLOPs = 2 x MACs).
+"""
+
+import math
 import resource
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from knorm import KernelNorm1d, KernelNorm2d, KernelNorm3d, KNConv1d, KNConv2d, KNConv3d
+
+KN_CONVS = (KNConv1d, KNConv2d, KNConv3d)
+KERNEL_NORMS = (KernelNorm1d, KernelNorm2d, KernelNorm3d)
+
+
+class Macs(NamedTuple):
+    """Multiply-accumulates of one forward pass in evaluation mode."""
+
+    products: int
+    """of convolutions and matrix products, which is what papers count"""
+    kernel_norm: int
+    """what kernel normalization adds to them, see `kernel_norm_macs`"""
+
+
+class Stage(NamedTuple):
+    """A part of a net in one forward pass."""
+
+    name: str
+    output: tuple[int, ...]
+    """shape without the samples"""
+    parameters: int
+    macs: Macs
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -13,19 +45,85 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
 
+def weight_bytes(net: nn.Module) -> int:
+    """Bytes of all parameters and buffers that a checkpoint of the net holds."""
+    return sum(tensor.nbytes for tensor in net.state_dict().values())
+
+
 def count_macs(net: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of one forward pass in evaluation mode.
 
-    Convolutions and matrix products are counted; element-wise work and pooling are not.
+    Convolutions and matrix products are counted; element-wise work, pooling and norms are not.
+    What kernel normalization does besides its convolution is in `macs_by_module`.
     """
-    was_training = net.training
-    net.eval()
-    counter = FlopCounterMode(display=False)
-    devices = [example.device] if example.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices), counter:
-        net(example)
-    net.train(was_training)
-    return counter.get_total_flops() // 2
+    return macs_by_module(net, example)[""].products
+
+
+def macs_by_module(net: nn.Module, example: Tensor) -> dict[str, Macs]:
+    """Multiply-accumulates of every module that has any, by dotted name; "" is the net.
+
+    `example` is (N, C, *space), also on the meta device, which computes nothing.
+    """
+    added: Counter[str] = Counter()
+
+    def note(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
+        for parent in _with_parents(name):
+            added[parent] += kernel_norm_macs(module, x, out)
+
+    kernel_layers = {
+        name: module
+        for name, module in net.named_modules()
+        if isinstance(module, KN_CONVS + KERNEL_NORMS)
+    }
+    with _watched(kernel_layers, note):
+        flops = _flops(net, example)
+    products = Counter({name: sum(ops.values()) // 2 for name, ops in flops.items()})
+    for name in kernel_layers:  # the product with the weights' sums is part of the normalization
+        ops = flops.get(name, {})
+        sums = sum(count for op, count in ops.items() if "convolution" not in str(op)) // 2
+        for parent in _with_parents(name):
+            products[parent] -= sums
+    return {name: Macs(products[name], added[name]) for name in {"", *products, *added}}
+
+
+def kernel_norm_macs(module: nn.Module, x: Tensor, out: Tensor) -> int:
+    """What a kernel-normalized layer does in evaluation besides its convolution, in MACs.
+
+    For each element of the input 2 (mean and variance of a pixel's channels), and 1 more to centre
+    it in a `KNConv`. For each kernel element of each window 3 (the window's mean, its variance
+    between and within pixels). For each element of the output 1 (a `KernelNorm` scales), or K + 2
+    (a `KNConv` adds its levels, a product with its weights' K sums, scales and shifts).
+    """
+    kernel_size = module.kernel_size
+    assert isinstance(kernel_size, tuple)
+    kernel = math.prod(kernel_size)
+    if isinstance(module, KN_CONVS):
+        groups = module.groups if module.group_stats else 1
+        windows = groups * out.numel() // module.out_channels
+        return 3 * x.numel() + 3 * kernel * windows + (kernel + 2) * out.numel()
+    channels_dim = -1 - len(kernel_size)
+    elements = out.numel() // x.shape[channels_dim]  # of all windows, one channel
+    return 2 * x.numel() + 3 * elements + out.numel()
+
+
+def stages(net: nn.Module, example: Tensor) -> list[Stage]:
+    """The parts of a net in the order in which they run: its children, `features` by its own."""
+    parts: dict[str, nn.Module] = {}
+    for name, child in net.named_children():
+        inner = child.named_children() if name == "features" else ()
+        parts |= {f"{name}.{part}": module for part, module in inner} or {name: child}
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
+        shapes[name] = tuple(out.shape[1:])
+
+    with _watched(parts, note):
+        macs = macs_by_module(net, example)
+    nothing = Macs(0, 0)
+    return [
+        Stage(name, shape, count_parameters(parts[name]), macs.get(name, nothing))
+        for name, shape in shapes.items()
+    ]
 
 
 def peak_memory(device: torch.device) -> int:
@@ -34,3 +132,43 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@contextmanager
+def _watched(
+    modules: Mapping[str, nn.Module], note: Callable[[str, nn.Module, Tensor, Tensor], None]
+) -> Iterator[None]:
+    """Inside, `note` gets every module that runs: its name, itself, its input and its output."""
+
+    def hook_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, args, out: note(name, module, args[0], out)
+
+    hooks = [module.register_forward_hook(hook_of(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _flops(net: nn.Module, example: Tensor) -> dict[str, dict[Any, int]]:
+    """Operation -> floating-point operations, for every module by its dotted name."""
+    was_training = net.training
+    net.eval()
+    counter = FlopCounterMode(display=False)
+    devices = [example.device] if example.is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices), counter:
+        net(example)
+    net.train(was_training)
+    root = type(net).__name__
+    counts = counter.get_flop_counts()
+    names = {name: name.removeprefix(root).removeprefix(".") for name in counts}
+    return {names[name]: ops for name, ops in counts.items() if name != "Global"}
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    """a.b -> a.b, a and the net itself."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""

@@ -98,6 +98,15 @@ class SoFar:
     seconds: float = 0.0
     waited: float = 0.0
     """seconds spent waiting for data"""
+    clock: float | None = None
+    """when `seconds` was brought up to date; None: the clock stands"""
+
+    def tick(self) -> float:
+        """Bring `seconds` up to date; returns what was added."""
+        now = time.perf_counter()
+        passed = 0.0 if self.clock is None else now - self.clock
+        self.seconds, self.clock = self.seconds + passed, now
+        return passed
 
     def add(self, sums: Sums, accelerator: Accelerator) -> None:
         """Add the sums of one step of this rank; all steps have the same names."""
@@ -116,6 +125,7 @@ class SoFar:
 
     def row(self) -> dict[str, float]:
         """Means, seconds, samples per second of all ranks together, and the part spent waiting."""
+        self.tick()
         return self.means() | {
             "seconds": self.seconds,
             "samples_per_second": self.sums["count"].item() / self.seconds,
@@ -159,7 +169,7 @@ def train_epoch(
         if trainer.ema is not None:
             trainer.ema.update_parameters(trainer.net)
         trainer.step += 1
-        progress.step(so_far.means)
+        progress.step(so_far.row)
         trainer.stop.check()
         after_step()
     row = so_far.row()
@@ -169,13 +179,11 @@ def train_epoch(
 
 def timed(windows: Iterable[Window[Batch]], so_far: SoFar) -> Iterator[Window[Batch]]:
     """The windows; adds the time that passes to the epoch's, and the time until each one came."""
-    asked = time.perf_counter()
+    so_far.tick()
     for window in windows:
-        came = time.perf_counter()
-        so_far.waited += came - asked
+        so_far.waited += so_far.tick()
         yield window
-        so_far.seconds += time.perf_counter() - asked
-        asked = time.perf_counter()
+        so_far.tick()
 
 
 def gradient_step(

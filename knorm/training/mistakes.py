@@ -31,7 +31,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 def _initials(name: str) -> str:
     """optim.learning_rate -> optim.lr, optim.lr -> optim.lr."""
-    *section, last = name.split(".")
+    *section, last = name.removeprefix("--").split(".")
     words = last.split("_")
     short = "".join(word[:1] for word in words) if len(words) > 1 else last
     return ".".join([*section, short])
@@ -72,6 +72,19 @@ def mistakes_of_the_user() -> Iterator[None]:
         raise
     except (ValueError, TypeError) as error:
         raise UserMistakeError(str(error)) from error
+
+
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Around imports of packages that an extra brings: a missing one is named with its extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "knorm":
+            raise
+        raise UserMistakeError(
+            f"{what} needs {error.name}: pip install 'knorm[{extra}]'"
+        ) from error
 
 
 def run_program(main: Callable[[], object]) -> int:

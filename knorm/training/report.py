@@ -1,92 +1,110 @@
-"""What a person reads after a run: curves.png and report.md."""
+"""report.md: what a person reads after a run."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from knorm.training.tables import markdown
+
 Row = Mapping[str, Any]
 
-
-def draw_curves(rows: Sequence[Row], path: Path) -> None:
-    """One panel per metric with a line per split, and one for the learning rate."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = panels_of(rows)
-    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    epochs = [row["epoch"] for row in rows]
-    for axes, (title, lines) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        for label, column in lines.items():
-            axes.plot(epochs, [row[column] for row in rows], marker=".", label=label)
-        axes.set(title=title, xlabel="epoch")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=110)
-
-
-def panels_of(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Metric -> split -> column, from columns named `split.metric`; counts are left out."""
-    panels: dict[str, dict[str, str]] = {}
-    for column in rows[0]:
-        split, dot, metric = column.partition(".")
-        if dot and metric not in ("count", "correct"):
-            panels.setdefault(metric, {})[split] = column
-    return panels | {"learning rate": {"lr": "lr"}}
+MOST_CLASSES = 100  # in the table; result.json has all
+PICTURES = {"curves.png": "Curves", "confusion.png": "Confusion"}
 
 
 def write_report(folder: Path, result: Row) -> None:
-    """report.md: the run in one page, from its result and the files written at its start."""
+    """The run in one page, from its result and the files that are in its folder."""
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     command = (folder / "command.txt").read_text(encoding="utf-8")
     recipe = (folder / "config.yaml").read_text(encoding="utf-8")
-    text = f"""# {result["name"]}
-
-{result["epochs"]} epochs, seed {result["seed"]}, {in_time(result["seconds"])} on \
-{environment["device"]}, {environment["processes"]} process(es) with \
-{environment["threads"]} thread(s) each.
-
-{score_table(result)}
-
-| parameters | MACs per sample | samples/s in training | peak memory |
-| --- | --- | --- | --- |
-| {result["parameters"]:,} | {result["macs"]:,} | {result["samples_per_second"]:.0f} \
-| {result["memory_bytes"] / 2**20:.0f} MiB |
-
-![curves](curves.png)
-
-## Command
-
-```
-{command.strip()}
-```
-
-## Recipe
-
-```yaml
-{recipe.strip()}
-```
-"""
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    sections = {
+        "Numbers": score_table(result),
+        "Cost": cost_table(result),
+        **{
+            title: f"![{title.lower()}]({name})"
+            for name, title in PICTURES.items()
+            if (folder / name).is_file()
+        },
+        "Classes": class_table(result),
+        "Command": f"```\n{command.strip()}\n```",
+        "Surroundings": surroundings(environment),
+        "Recipe": f"```yaml\n{recipe.strip()}\n```",
+    }
+    head = (
+        f"# {result['name']}\n\n{result['epochs']} epochs, seed {result['seed']}, "
+        f"{in_time(result['seconds'])} on {environment['device']}, "
+        f"{environment['processes']} process(es) with {environment['threads']} thread(s) each."
+    )
+    parts = [head, *(f"## {title}\n\n{text}" for title, text in sections.items() if text)]
+    (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def score_table(result: Row) -> str:
     """Every score with its split, and how the best weights were chosen."""
     rows = [
-        "| {split} | {weights} | {metric} | {value:.6g} | {count} |".format_map(row)
+        [row["split"], row["weights"], row["metric"], _digits(row["value"]), str(row["count"])]
         for row in result["results"]
     ]
     best = result["best_epoch"]
     chosen = f"The best weights are those of epoch {best}, chosen on the validation split."
     none = "Without a validation split there are no best weights, only the last."
-    head = "| split | weights | metric | value | samples |\n| --- | --- | --- | --- | --- |"
-    return "\n".join((head, *rows, "", chosen if best else none))
+    table = markdown(["split", "weights", "metric", "value", "samples"], rows)
+    return f"{table}\n\n{chosen if best else none}"
+
+
+def cost_table(result: Row) -> str:
+    """Size, work, time and memory."""
+    return markdown(
+        ["", ""],
+        [
+            ["parameters", f"{result['parameters']:,}"],
+            ["MACs per sample (convolutions and products)", f"{result['macs']:,}"],
+            ["training", in_time(result["training_seconds"])],
+            ["samples/s in training", f"{result['samples_per_second']:.0f}"],
+            ["part of it spent waiting for data", f"{100 * result['data_wait']:.1f} %"],
+            ["peak memory", f"{result['memory_bytes'] / 2**20:.0f} MiB"],
+        ],
+    )
+
+
+def class_table(result: Row) -> str:
+    """Accuracy by class, the worst first; nothing where there is none."""
+    per_class = result.get("per_class")
+    if not per_class:
+        return ""
+    rows = sorted(per_class["classes"], key=lambda row: (row["accuracy"] is None, row["accuracy"]))
+    lines = [
+        [
+            row["class"].replace("|", r"\|"),
+            "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f}",
+            str(row["correct"]),
+            str(row["count"]),
+            f"{row['taken_for']} ({row['taken_for_count']})" if row["taken_for"] else "-",
+        ]
+        for row in rows[:MOST_CLASSES]
+    ]
+    table = markdown(["class", "accuracy %", "correct", "samples", "most taken for"], lines)
+    about = f"{per_class['split']} split, {per_class['weights']} weights, the worst first."
+    more = f" The worst {MOST_CLASSES} of {len(rows)}; all are in result.json."
+    return f"{about}{more if len(rows) > MOST_CLASSES else ''}\n\n{table}"
+
+
+def surroundings(environment: Row) -> str:
+    """Versions, and the state of the source tree."""
+    git = environment["git"]
+    commit = "no git commit"
+    if git:
+        commit = f"git commit {git['commit']}{', with changes' if git['changed'] else ''}"
+    versions = [f"{name} {version}" for name, version in environment["versions"].items()]
+    return f"{commit}; python {environment['python']}, {', '.join(versions)}"
 
 
 def in_time(seconds: float) -> str:
     """`0:01:23`."""
     return str(timedelta(seconds=round(seconds)))
+
+
+def _digits(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.6g}"

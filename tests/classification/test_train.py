@@ -21,6 +21,7 @@ FILES = {
     "command.txt",
     "config.yaml",
     "confusion.csv",
+    "confusion.png",
     "curves.png",
     "environment.json",
     "last",

@@ -1,8 +1,22 @@
+import pytest
 import torch
 from torch import nn
 
+from knorm import KernelNorm2d, KNConv2d
 from knorm.models import create_model
-from knorm.training.cost import count_macs, count_parameters, peak_memory
+from knorm.training.cost import (
+    Macs,
+    count_macs,
+    count_parameters,
+    macs_by_module,
+    peak_memory,
+    stages,
+    weight_bytes,
+)
+
+
+def net_of(norm, **options):
+    return create_model("knresnet13", num_classes=10, in_chans=1, width=0.25, norm=norm, **options)
 
 
 def test_parameters_are_the_trainable_ones():
@@ -11,17 +25,55 @@ def test_parameters_are_the_trainable_ones():
     assert count_parameters(net) == 6
 
 
+def test_weights_take_the_bytes_of_parameters_and_running_statistics():
+    assert weight_bytes(nn.BatchNorm1d(3).half()) == 2 * 4 * 3 + 8
+
+
 def test_macs_are_those_of_convolutions_and_matrix_products():
     net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(100, 7))
     assert count_macs(net, torch.zeros(1, 2, 5, 5)) == 25 * 4 * 2 * 9 + 100 * 7
     assert net.training
+    assert count_macs(nn.ReLU(), torch.zeros(3)) == 0
 
 
-def test_kernel_normalized_nets_are_counted_too():
-    net = create_model("knresnet13", num_classes=10, in_chans=1, width=0.25)
-    plain = create_model("knresnet13", num_classes=10, in_chans=1, width=0.25, norm="none")
+def test_kernel_normalization_is_counted_apart():
     example = torch.zeros(1, 1, 8, 8)
-    assert count_macs(net, example) >= count_macs(plain, example) > 0
+    kernel, plain = (macs_by_module(net_of(norm), example)[""] for norm in ("kernel", "none"))
+    assert kernel.products == plain.products > 0
+    assert 0 < kernel.kernel_norm < kernel.products
+    assert plain.kernel_norm == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "macs"),
+    [  # 2 x 5 x 5 -> 4 x 3 x 3: 50 elements, 9 windows of 9 pixels, 36 outputs of 18 products
+        (KNConv2d(2, 4, 3), Macs(36 * 18, 3 * 50 + 3 * 9 * 9 + 11 * 36)),
+        (
+            KNConv2d(2, 4, 3, groups=2, group_stats=True),
+            Macs(36 * 9, 3 * 50 + 2 * 3 * 9 * 9 + 11 * 36),
+        ),
+        (KernelNorm2d(3), Macs(0, 2 * 50 + 3 * 9 * 9 + 2 * 9 * 9)),
+    ],
+    ids=["KNConv2d", "group_stats", "KernelNorm2d"],
+)
+def test_the_work_of_a_kernel_layer_is_that_of_the_stated_formula(layer, macs):
+    assert macs_by_module(layer, torch.zeros(1, 2, 5, 5))[""] == macs
+
+
+def test_the_stages_of_a_net_sum_up_to_it():
+    net, example = net_of("kernel"), torch.zeros(1, 1, 8, 8)
+    parts, whole = stages(net, example), macs_by_module(net, example)[""]
+    assert [parts[0].name, parts[-1].name] == ["features.stem", "fc"]
+    assert parts[-1].output == (10,)
+    assert sum(part.parameters for part in parts) == count_parameters(net)
+    assert sum(part.macs.products for part in parts) == whole.products
+    assert sum(part.macs.kernel_norm for part in parts) == whole.kernel_norm
+
+
+def test_a_large_net_is_counted_without_computing_anything():
+    with torch.device("meta"):
+        net, example = create_model("resnet50"), torch.zeros(1, 3, 224, 224)
+    assert count_macs(net, example) == 4_089_184_256
 
 
 def test_a_process_takes_memory():

@@ -6,7 +6,7 @@ from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from knorm.training.interrupt import Interrupted
-from knorm.training.loop import Trainer, Window, gradient_step, train_epoch
+from knorm.training.loop import SoFar, Trainer, Window, gradient_step, timed, train_epoch
 from knorm.training.progress import Progress
 
 
@@ -102,3 +102,15 @@ def test_the_moving_average_follows_every_step_and_is_what_gets_evaluated():
     second = first * (1 - 0.05 * 2)
     assert trainer.net.weight.item() == pytest.approx(second)
     assert trainer.evaluated.weight.item() == pytest.approx((first + second) / 2)
+
+
+def test_the_speed_so_far_counts_the_step_that_has_just_ended(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("knorm.training.loop.time.perf_counter", lambda: float(next(clock)))
+    so_far, trainer, rows = SoFar(), make_trainer(one_weight(1.0)), []
+    for window in timed([Window([torch.ones(4, 1)], 4)] * 2, so_far):
+        so_far.add({"count": torch.tensor(len(window.batches[0]))}, trainer.accelerator)
+        rows.append(so_far.row())
+    assert [row["seconds"] for row in rows] == [2, 5]  # each waits 1 s, works 1 s; 1 s to go on
+    assert rows[1]["samples_per_second"] == 8 / 5
+    assert rows[1]["data_wait"] == 2 / 5

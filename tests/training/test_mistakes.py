@@ -14,6 +14,7 @@ from knorm.training.mistakes import (
     check_range,
     did_you_mean,
     mistakes_of_the_user,
+    needing,
     run_program,
 )
 
@@ -60,10 +61,15 @@ def test_where_settings_are_judged_their_errors_are_the_users(error):
 
 @pytest.mark.parametrize(
     ("word", "meant"),
-    [("optim.lrr", "optim.lr"), ("optim.learning_rate", "optim.lr"), ("zzz", None)],
+    [
+        ("optim.lrr", "optim.lr"),
+        ("optim.learning_rate", "optim.lr"),
+        ("--batch_sise", "--batch_size"),
+        ("zzz", None),
+    ],
 )
 def test_the_nearest_name_is_suggested(word, meant):
-    hint = did_you_mean(word, ["optim.name", "optim.lr", "epochs"])
+    hint = did_you_mean(word, ["optim.name", "optim.lr", "epochs", "--image_size", "--batch_size"])
     assert hint == (f"; did you mean {meant!r}?" if meant else "")
 
 
@@ -107,3 +113,11 @@ def test_what_one_rank_alone_meets_it_also_tells(monkeypatch, capsys, kind, line
     monkeypatch.setenv("RANK", "1")
     assert run_program(program) == 2
     assert capsys.readouterr().err.count("error: image.png is damaged\n") == lines
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it():
+    words = r"ONNX needs onnxscript: pip install 'knorm\[export\]'"
+    with pytest.raises(UserMistakeError, match=words), needing("export", "ONNX"):
+        raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+    with pytest.raises(ModuleNotFoundError), needing("export", "export"):
+        raise ModuleNotFoundError("No module named 'knorm.nothing'", name="knorm.nothing")

@@ -1,0 +1,123 @@
+"""The net of a run for the Hugging Face hub: a folder, or a repository, with its model card."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from torch import Tensor, nn
+
+from classification.config import Recipe, load_recipe
+from classification.task import net_options
+from knorm.hub import HubModel
+from knorm.training.config import to_yaml
+from knorm.training.mistakes import UserMistakeError
+from knorm.training.report import score_table
+
+MOST_NAMES = 100  # classes up to which the card names them
+
+
+def hub_model(recipe: Recipe, net: nn.Module, facts: dict[str, Any]) -> HubModel:
+    """The net with its name, options and facts; it shares the net's weights."""
+    options = {
+        "num_classes": len(facts["classes"]),
+        "in_chans": facts["shape"][0],
+        **net_options(recipe.model),
+    }
+    model = HubModel(recipe.model.name, options, facts)
+    model.net.load_state_dict(net.state_dict())
+    return model.eval()
+
+
+def write_folder(model: HubModel, text: str, folder: Path, images: Tensor) -> None:
+    """Write the folder and load it again: the logits must be the same bit for bit."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserMistakeError(f"hub_folder {folder} exists already; give another one or remove it")
+    model.save_pretrained(folder, model_card_kwargs={"text": text})
+    with torch.no_grad():
+        if not torch.equal(HubModel.from_pretrained(folder)(images), model(images)):
+            raise ArithmeticError(f"{folder} gives other logits than the run's net")
+
+
+def push(model: HubModel, text: str, repo: str) -> str:
+    """Make the repository `user/name` hold the net; returns its address."""
+    try:
+        return str(model.push_to_hub(repo, model_card_kwargs={"text": text}))
+    except (HfHubHTTPError, LocalTokenNotFoundError, ConnectionError) as error:
+        raise UserMistakeError(f"{repo} cannot be pushed: {error}") from error
+
+
+def model_card(recipe: Recipe, run_dir: Path, weights: str, facts: dict[str, Any]) -> str:
+    """The card in Markdown, with metadata, from a finished run."""
+    path = run_dir / "result.json"
+    if not path.is_file():
+        raise UserMistakeError(f"{run_dir} is no finished run: it holds no result.json")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+    kept = [row for row in result["results"] if row["weights"] == weights]
+    options = ", ".join(f"{name} {value}" for name, value in net_options(recipe.model).items())
+    git = environment["git"]
+    source = f"knorm, git commit {git['commit']}" if git else "knorm"
+    names = ", ".join(facts["classes"][:MOST_NAMES])
+    more = len(facts["classes"]) - MOST_NAMES
+    channels, height, width = facts["shape"]
+    return f"""---
+{card_data(recipe, kept).to_yaml()}
+---
+
+# {result["name"]}
+
+{recipe.model.name} ({options}), trained on {recipe.data.name} for {result["epochs"]} epochs with \
+seed {result["seed"]} by {source}.
+
+```python
+from knorm.hub import HubModel
+
+net = HubModel.from_pretrained("...")  # this repository or folder
+logits = net(images)
+```
+
+Images are (N, {channels}, {height}, {width}) float32: {facts["scaling"]}, with mean \
+{facts["mean"]} and std {facts["std"]} by channel. Classes: {names}\
+{f" and {more} more, see config.json" if more > 0 else ""}.
+
+{score_table(result | {"results": kept})}
+
+{result["parameters"]:,} parameters, {result["macs"]:,} multiply-accumulates per image.
+
+```yaml
+{public_recipe(run_dir)}
+```
+"""
+
+
+def public_recipe(run_dir: Path) -> str:
+    """The run's recipe without the place of its data, which is nobody else's business."""
+    recipe = load_recipe(run_dir)
+    return to_yaml(replace(recipe, data=replace(recipe.data, root="data"))).strip()
+
+
+def card_data(recipe: Recipe, rows: list[dict[str, Any]]) -> ModelCardData:
+    """What the hub reads of a card: the task, and the accuracy on the test split."""
+    scores = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=recipe.data.name,
+            dataset_name=recipe.data.name,
+            dataset_split=row["split"],
+            metric_type="accuracy",
+            metric_value=row["value"],
+        )
+        for row in rows
+        if (row["split"], row["metric"]) == ("test", "top1")
+    ]
+    return ModelCardData(
+        library_name="knorm",
+        pipeline_tag="image-classification",
+        tags=["kernel-normalization", "knorm"],
+        model_name=recipe.name,
+        eval_results=scores,
+    )

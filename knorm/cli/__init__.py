@@ -1,0 +1,1 @@
+"""The console command `knorm`: one module for each of its commands."""

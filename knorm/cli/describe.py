@@ -1,0 +1,99 @@
+"""Options, size and stages of a net.
+
+    knorm describe knresnet18
+    knorm describe resnet50 --norm group --image_size 224 --option activation=mish
+
+MACs are multiply-accumulates of convolutions and matrix products for one image; FLOPs are twice as
+many. What kernel normalization adds to them is counted apart, by the formula of
+`knorm.training.cost.kernel_norm_macs`.
+"""
+
+import ast
+import inspect
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from knorm.cli.nets import add_arguments, in_words, make_net, net_options
+from knorm.models import model_options
+from knorm.models.common import ACTIVATIONS, STEMS
+from knorm.norms import NORM_KINDS
+from knorm.training.cost import count_parameters, macs_by_module, stages, weight_bytes
+from knorm.training.mistakes import OneLineParser, mistakes_of_the_user
+from knorm.training.tables import columns
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print what there is to say of the net."""
+    parser = OneLineParser(
+        prog="knorm describe", description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    options = parser.parse_args(argv)
+    given = net_options(options)
+    with torch.device("meta"):
+        net = make_net(options.model, given)
+        example = torch.zeros(1, options.in_chans, options.image_size, options.image_size)
+    with mistakes_of_the_user():  # images that are too small for the net
+        sizes = size_table(net, example)
+    choices = {"norms": NORM_KINDS, "stems": STEMS, "activations": ACTIVATIONS}
+    named = "\n".join(f"{what}: {', '.join(names)}" for what, names in choices.items())
+    table = option_table(net, model_options(options.model))
+    print(f"{options.model}  {in_words(given)}", table, named, sizes, sep="\n\n")
+
+
+def size_table(net: nn.Module, example: torch.Tensor) -> str:
+    """A line for each stage, and one for all."""
+    whole = macs_by_module(net, example)[""]
+    rows = [
+        [
+            stage.name,
+            "x".join(map(str, stage.output)),
+            f"{stage.parameters:,}",
+            *(f"{count / 1e6:.2f}" for count in stage.macs),
+        ]
+        for stage in stages(net, example)
+    ]
+    total = ["all", "", f"{count_parameters(net):,}", *(f"{count / 1e6:.2f}" for count in whole)]
+    shape = "x".join(map(str, example.shape[1:]))
+    table = columns(
+        ["stage", "output", "parameters", "MMACs", "kernel norm MMACs"],
+        [["input", shape, "", "", ""], *rows, total],
+    )
+    return f"{table}\n\nweights {weight_bytes(net) / 2**20:.1f} MiB in float32"
+
+
+def option_table(net: nn.Module, names: Sequence[str]) -> str:
+    """Every option with its default and what it means, as the net's `Options` class says."""
+    options = getattr(type(net), "Options", None)
+    if options is None:
+        return f"options: {', '.join(names)}"
+    meanings = attribute_docstrings(options)
+    rows = [
+        [field.name, "" if field.default is MISSING else _short(field.default), meaning]
+        for field in fields(options)
+        for meaning in [meanings.get(field.name, "")]
+    ]
+    return columns(["option", "default", "meaning"], rows, left=3)
+
+
+def attribute_docstrings(cls: type) -> dict[str, str]:
+    """What stands below each field of a class and of those it is derived from."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        (tree,) = ast.parse(inspect.getsource(base)).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                match text:
+                    case ast.Expr(value=ast.Constant(value=str(words))):
+                        found[field.target.id] = " ".join(words.split())
+    return found
+
+
+def _short(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,83 @@
+"""What commands about a net share: its arguments, and the net that they ask for."""
+
+import ast
+from argparse import ArgumentParser, Namespace
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from knorm.models import create_model, model_options
+from knorm.training.mistakes import UserMistakeError, check_positive, mistakes_of_the_user
+
+
+class Usual(NamedTuple):
+    """What nets are usually given."""
+
+    image_size: int
+    stem: str
+    num_classes: int
+    name: str
+
+
+SMALL = Usual(32, "cifar", 10, "CIFAR")
+LARGE = Usual(224, "imagenet", 1000, "ImageNet")
+
+
+def usual(image_size: int) -> Usual:
+    """The usual stem and classes for images of that size."""
+    return SMALL if image_size < 2 * SMALL.image_size else LARGE
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments that say which net, and for which images."""
+    parser.add_argument("model", help="a name that `knorm models` lists")
+    parser.add_argument("--norm", help="kind of all norms; default: the net's own")
+    parser.add_argument("--image_size", type=int, default=32, help="side of the images; default 32")
+    parser.add_argument("--stem", help="default: cifar below 64 pixels, else imagenet")
+    parser.add_argument("--num_classes", type=int, help="default: 10 with cifar, else 1000")
+    parser.add_argument("--in_chans", type=int, default=3, help="channels of the images; default 3")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="another of its options"
+    )
+
+
+def net_options(options: Namespace) -> dict[str, Any]:
+    """What `create_model` is given."""
+    with mistakes_of_the_user():
+        check_positive("image_size", options.image_size)
+        taken = model_options(options.model)
+    size = usual(options.image_size)
+    given: dict[str, Any] = {
+        "num_classes": size.num_classes if options.num_classes is None else options.num_classes,
+        "in_chans": options.in_chans,
+    }
+    if options.stem or "stem" in taken:
+        given["stem"] = options.stem or size.stem
+    if options.norm:
+        given["norm"] = options.norm
+    for text in options.option:
+        name, equals, value = text.partition("=")
+        if not equals or name in given:
+            what = "is given twice" if equals else "takes NAME=VALUE"
+            raise UserMistakeError(f"--option {text}: {what}")
+        given[name] = _value(value)
+    return given
+
+
+def make_net(model: str, given: dict[str, Any]) -> nn.Module:
+    """The net; what cannot be is the user's mistake."""
+    with mistakes_of_the_user():
+        return create_model(model, **given)
+
+
+def in_words(given: dict[str, Any]) -> str:
+    """`stem cifar  norm kernel`."""
+    return "  ".join(f"{name} {value}" for name, value in given.items())
+
+
+def _value(text: str) -> Any:
+    """A number, truth value, mapping ... as Python writes it, else the word."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,139 @@
+"""Pictures of runs, drawn without a display. Matplotlib is imported where it is used: a typing
+mistake need not wait for it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+
+DPI = 110
+PANEL = (4.5, 3.5)  # inches
+NOT_DRAWN = ("count", "correct")
+MOST_NAMES, MOST_NUMBERS = 40, 20  # classes up to which a confusion matrix names and counts them
+
+
+def draw_curves(rows: Sequence[Row], path: Path) -> None:
+    """One panel per metric with a line per split, and one for the learning rate."""
+    panels = panels_of(rows)
+    figure, grid = new_figure(len(panels), len(panels))
+    epochs = [row["epoch"] for row in rows]
+    for axes, (title, lines) in zip(grid, panels.items(), strict=True):
+        for label, column in lines.items():
+            axes.plot(epochs, [_number(row[column]) for row in rows], marker=".", label=label)
+        finish(axes, title)
+        axes.legend()
+    figure.savefig(path, dpi=DPI)
+
+
+def draw_compared(groups: Mapping[str, Sequence[Sequence[Row]]], path: Path) -> None:
+    """The curves of several runs: a panel per split and metric, a color per group.
+
+    Thin lines are the runs, a thick one is their mean where all of them have that epoch.
+    """
+    columns = {
+        column
+        for runs in groups.values()
+        for rows in runs
+        for column in (rows[0] if rows else ())
+        if "." in column and not column.endswith(NOT_DRAWN)
+    }
+    figure, grid = new_figure(len(columns), 3)
+    for axes, column in zip(grid, sorted(columns), strict=True):
+        for number, (name, runs) in enumerate(groups.items()):
+            lines = [{row["epoch"]: _number(row.get(column)) for row in rows} for rows in runs]
+            color = f"C{number % 10}"
+            for line in lines if len(lines) > 1 else ():
+                axes.plot(list(line), list(line.values()), color=color, lw=0.8, alpha=0.5)
+            shared = sorted(set.intersection(*(set(line) for line in lines)))
+            mean = [sum(line[epoch] for line in lines) / len(lines) for epoch in shared]
+            axes.plot(shared, mean, color=color, lw=2, marker=".", label=name)
+        finish(axes, column.replace(".", " "))
+    if columns:
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+    figure.savefig(path, dpi=DPI)
+
+
+def draw_confusion(matrix: Tensor, classes: Sequence[str], path: Path) -> None:
+    """True classes by row, predicted ones by column, shaded by the root of their part of the row.
+
+    Up to 20 classes every cell says its count, up to 40 every row and column its name; of more,
+    every tenth or so, so that they can be read.
+    """
+    from matplotlib.colors import PowerNorm
+
+    count = len(classes)
+    side = min(max(3 + 0.42 * count, 4.5), 11)
+    figure, (axes,) = new_figure(1, 1, panel=(side + 1, side))
+    parts = (matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)).numpy()
+    norm = PowerNorm(0.5, vmin=0, vmax=1)  # the root: rare mistakes are to be seen too
+    shades = axes.imshow(parts, cmap="Blues", norm=norm, interpolation="nearest")
+    every = 1 if count <= MOST_NAMES else math.ceil(count / MOST_NAMES)
+    ticks = range(0, count, every)
+    names = [_shortened(classes[tick]) for tick in ticks]
+    rotation = 90 if max(map(len, names)) > 2 else 0
+    size = 9 if count <= MOST_NUMBERS else 7
+    axes.set_xticks(ticks, names, fontsize=size, rotation=rotation)
+    axes.set_yticks(ticks, names, fontsize=size)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if count <= MOST_NUMBERS:
+        for row, column in matrix.nonzero().tolist():
+            color = "white" if parts[row, column] > 0.3 else "black"
+            number = str(int(matrix[row, column]))
+            axes.text(column, row, number, ha="center", va="center", color=color, fontsize=8)
+    figure.colorbar(shades, ax=axes, label="part of the true class", shrink=0.8)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")
+
+
+def panels_of(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """Metric -> split -> column, from columns named `split.metric`; counts are left out."""
+    panels: dict[str, dict[str, str]] = {}
+    for column in rows[0]:
+        split, dot, metric = column.partition(".")
+        if dot and metric not in NOT_DRAWN:
+            panels.setdefault(metric, {})[split] = column
+    return panels | {"learning rate": {"lr": "lr"}}
+
+
+def new_figure(
+    num_panels: int, num_columns: int, panel: tuple[float, float] = PANEL
+) -> tuple["Figure", list["Axes"]]:
+    """A figure that needs no display, and its panels row by row."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    num_columns = max(1, min(num_columns, num_panels))
+    num_rows = max(1, math.ceil(num_panels / num_columns))
+    size = (panel[0] * num_columns, panel[1] * num_rows)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten().tolist()
+    for axes in grid[num_panels:]:
+        axes.remove()
+    return figure, grid[:num_panels]
+
+
+def finish(axes: "Axes", title: str) -> None:
+    """What the panels of all curves share: whole epochs, a grid."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(title=title, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
+def _number(value: Any) -> float:
+    """A metric of the log, in which what is not finite stands as null."""
+    return math.nan if value is None else float(value)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 16 else f"{name[:15]}…"

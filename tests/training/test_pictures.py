@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from knorm.training import pictures
+from knorm.training.pictures import draw_compared, draw_confusion, draw_curves, panels_of
+
+ROW = {
+    "epoch": 1,
+    "step": 10,
+    "lr": 0.1,
+    "train.loss": 1.0,
+    "val.loss": 2.0,
+    "val.top1": 0.5,
+    "val.count": 9,
+}
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were drawn."""
+    made, new_figure = [], pictures.new_figure
+
+    def noted(*args, **options):
+        figure, grid = new_figure(*args, **options)
+        made.append(figure)
+        return figure, grid
+
+    monkeypatch.setattr(pictures, "new_figure", noted)
+    return made
+
+
+def test_every_metric_has_a_panel_with_a_line_per_split():
+    assert panels_of([ROW]) == {
+        "loss": {"train": "train.loss", "val": "val.loss"},
+        "top1": {"val": "val.top1"},
+        "learning rate": {"lr": "lr"},
+    }
+
+
+def test_curves_are_drawn_also_of_numbers_that_are_not_finite(tmp_path):
+    rows = [ROW, ROW | {"epoch": 2, "train.loss": float("nan"), "val.loss": None}]
+    draw_curves(rows, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_are_compared_by_a_thin_line_each_and_a_thick_mean(tmp_path, figures):
+    runs = [[ROW | {"epoch": e, "val.top1": e * scale} for e in (1, 2)] for scale in (0.1, 0.3)]
+    draw_compared({"a": runs, "b": [[ROW]]}, tmp_path / "runs.png")
+    panels = {axes.get_title(): axes for axes in figures[0].axes}
+    assert set(panels) == {"train loss", "val loss", "val top1"}
+    *thin, mean, other = panels["val top1"].get_lines()
+    assert len(thin) == 2
+    assert mean.get_ydata() == pytest.approx([0.2, 0.4])
+    assert {thin[0].get_color(), thin[1].get_color()} == {mean.get_color()} != {other.get_color()}
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("count", "named", "numbers"), [(3, 3, 4), (30, 30, 0), (100, 34, 0)])
+def test_a_confusion_matrix_names_what_can_be_read(tmp_path, figures, count, named, numbers):
+    matrix = torch.eye(count, dtype=torch.long)
+    matrix[0, 1] = 7
+    matrix[1] = 0  # a class without samples
+    matrix[2, 1] = 1
+    draw_confusion(matrix, [f"class {k}" for k in range(count)], tmp_path / "confusion.png")
+    axes = figures[0].axes[0]
+    assert len(axes.get_yticklabels()) == named
+    assert len(axes.texts) == numbers
+    assert axes.images[0].get_array()[0, 1] == pytest.approx(7 / 8)
