@@ -28,7 +28,7 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/models": CORE
     | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"}
     | {"knorm.checkpoints"},
-    "knorm/training": TRAINING | {"knorm"},
+    "knorm/training": TRAINING | {"timm", "knorm"},
     "knorm": CORE | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"},
     "classification": TRAINING | {"torchvision", "sklearn", "PIL", "knorm", "classification"},
 }

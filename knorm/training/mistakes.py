@@ -3,9 +3,10 @@
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from dataclasses import MISSING, fields
+from typing import Any, NoReturn
 
 from knorm.choices import nearest
 from knorm.training.interrupt import Interrupted
@@ -40,6 +41,28 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise ValueError unless low <= value <= high."""
     if not low <= value <= high:
         raise ValueError(f"{name} must lie between {low} and {high}, got {value}")
+
+
+def check_unused(section: str, settings: Any, users: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError where a setting was changed that `settings.name` makes no use of.
+
+    `users` tells for each such setting which names use it.
+    """
+    for name, default in defaults_of(settings).items():
+        value = getattr(settings, name)
+        if name in users and settings.name not in users[name] and value != default:
+            raise ValueError(
+                f"{section}.{name} belongs to {section}.name {' or '.join(users[name])}, "
+                f"got {value} with {settings.name}"
+            )
+
+
+def defaults_of(settings: Any) -> dict[str, Any]:
+    """The defaults of a dataclass by name; settings that must be given have none."""
+    return {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(settings)
+    }
 
 
 class OneLineParser(ArgumentParser):
