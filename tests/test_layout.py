@@ -84,7 +84,7 @@ def test_every_test_file_mirrors_a_source_file():
         if not path.is_relative_to(ROOT / "tests")
     }
     sources |= {name.removeprefix("knorm/") for name in sources}
-    own = {"layout", "results", "models/models", "kernel/sparse_images"}
+    own = {"layout", "recipes", "results", "models/models", "kernel/sparse_images"}
     for path in (ROOT / "tests").rglob("test_*.py"):
         mirrored = path.relative_to(ROOT / "tests").with_suffix("").as_posix().replace("test_", "")
         assert mirrored in sources | own, f"{path.relative_to(ROOT)} tests no file of that name"
