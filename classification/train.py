@@ -25,7 +25,7 @@ from classification.task import Classification, make_model, score
 from knorm.training.config import to_yaml
 from knorm.training.environment import describe_environment
 from knorm.training.interrupt import stop_on_signal
-from knorm.training.launch import check_launch, start, world_size
+from knorm.training.launch import check_launch, compiled, start, world_size
 from knorm.training.loop import Trainer, gradient_step, train_epoch
 from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user, run_program
 from knorm.training.optim import make_optimizer
@@ -75,7 +75,7 @@ def make_trainer(
     steps = recipe.epochs * per_epoch
     model = model.to(memory_format=data.memory_format)
     optimizer = make_optimizer(recipe.optim, model)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model, optimizer = accelerator.prepare(compiled(model, recipe.launch), optimizer)
     schedule, peak = recipe.schedule, recipe.optim.lr
     return Trainer(
         accelerator=accelerator,

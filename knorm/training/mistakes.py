@@ -1,7 +1,9 @@
 """The user's mistakes: one line on standard error, exit code 2."""
 
 import os
+import re
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -98,11 +100,35 @@ def run_program(main: Callable[[], object]) -> int:
     try:
         main()
     except UserMistakeError as mistake:
-        if os.environ.get("RANK", "0") == "0":
-            print("error:", " ".join(str(mistake).split()), file=sys.stderr)
-        return 2
+        return tell(str(mistake))
     except Interrupted as stop:
         return stop.exit_code
     except KeyboardInterrupt:
         return 130
+    except RuntimeError as error:
+        operation = NOT_DETERMINISTIC.match(str(error))
+        if not operation:
+            raise
+        return tell(
+            f"launch.deterministic: {operation[1]} has no deterministic form on this device; "
+            "do without it or without launch.deterministic"
+        )
     return 0
+
+
+HEAD_START = 5.0  # seconds
+NOT_DETERMINISTIC = re.compile(
+    r"(\S+) does not have a deterministic implementation"
+)  # torch's words
+
+
+def tell(mistake: str) -> int:
+    """Print the user's mistake in one line, once for all processes; the exit code for it.
+
+    The others wait, because a launcher ends all processes as soon as one has left.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        print("error:", " ".join(mistake.split()), file=sys.stderr, flush=True)
+    else:
+        time.sleep(HEAD_START)
+    return 2

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from knorm.training import mistakes
 from knorm.training.interrupt import Interrupted
@@ -46,9 +47,31 @@ def test_other_errors_keep_their_traceback():
 def test_a_mistake_is_one_line_and_only_the_first_process_prints_it(capsys, monkeypatch):
     run_program(raiser(UserMistakeError("no\nsuch  thing")))
     assert capsys.readouterr().err == "error: no such thing\n"
+    waited = []
+    monkeypatch.setattr(mistakes.time, "sleep", waited.append)
     monkeypatch.setenv("RANK", "1")
-    run_program(raiser(UserMistakeError("no such thing")))
+    assert run_program(raiser(UserMistakeError("no such thing"))) == 2
     assert capsys.readouterr().err == ""
+    assert waited == [mistakes.HEAD_START]
+
+
+def test_an_operation_that_is_not_deterministic_is_named_in_one_line(capsys):
+    def main():
+        torch.zeros(2).put_(torch.tensor([0, 0]), torch.ones(2))
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert run_program(main) == 2
+    finally:
+        torch.use_deterministic_algorithms(False)
+    err = capsys.readouterr().err
+    assert err.startswith("error: launch.deterministic: put_ has no deterministic form")
+    assert err.count("\n") == 1
+
+
+def test_other_errors_of_a_program_go_through():
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_program(raiser(RuntimeError("out of memory")))
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, UserMistakeError])
