@@ -14,6 +14,7 @@ from knorm.training.launch import Launch
 from knorm.training.mistakes import check_positive, check_range
 from knorm.training.optim import Optim
 from knorm.training.schedule import Schedule
+from knorm.training.track import check_trackers
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
@@ -149,6 +150,8 @@ class Recipe:
     """name of the run; null: data set and net"""
     run_dir: str | None = None
     """new folder for the results; null: the next number in runs/<name>"""
+    track: list[str] = field(default_factory=list)
+    """trackers that get the numbers of every epoch: tensorboard, wandb, trackio, ..."""
     augment: Augment = field(default_factory=Augment)
     loss: Loss = field(default_factory=Loss)
     schedule: Schedule = field(default_factory=Schedule)
@@ -165,6 +168,7 @@ class Recipe:
         self.name = self.name or f"{self.data.name}-{self.model.name}"
         if Path(self.name).name != self.name:
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
+        check_trackers(self.track)
         usual = self.data.facts
         if self.augment.crop_padding is None:
             self.augment.crop_padding = usual.crop_padding

@@ -33,6 +33,7 @@ from knorm.training.progress import Progress
 from knorm.training.run import Run, check_folder, command_line, create_run, to_json
 from knorm.training.sampling import Sampling
 from knorm.training.schedule import fraction_at
+from knorm.training.track import start_tracking, track
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     task = Classification(recipe.loss, len(data.classes))
     trainer = make_trainer(recipe, model, data, accelerator)
     run = open_run(recipe, data, accelerator, argv)
+    start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
     fit(recipe, trainer, run, data, task)
     tested, matrix = test_numbers(recipe, trainer, run, data, task)
     write_outcome(run, result_of(recipe, trainer, run, data, tested), matrix, started)
@@ -139,6 +141,7 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
             val = validate(recipe, trainer, data, task)
             row = row_of(trainer, train, val)
             run.record(trainer, row, score(val) if val else None)
+            track(trainer.accelerator, row)
             progress.end_epoch(row)
             if not math.isfinite(train["loss"]):
                 raise FloatingPointError(

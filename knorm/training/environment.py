@@ -22,6 +22,7 @@ PACKAGES = (
     "rich",
     "safetensors",
     "scikit-learn",
+    "timm",
     "torch",
     "torchmetrics",
     "torchvision",

@@ -197,6 +197,7 @@ def strategy(accelerator: Accelerator) -> str:
     if processes == 1:
         return "one process"
     if accelerator.distributed_type == DistributedType.FSDP:
-        full = accelerator.state.fsdp_plugin.reshard_after_forward
+        plugin = accelerator.state.fsdp_plugin
+        full = plugin is not None and plugin.reshard_after_forward
         return f"FSDP {'full shard' if full else 'gradient shard'}, {processes} processes"
     return f"DDP, {processes} processes on {accelerator.device.type}"

@@ -85,7 +85,11 @@ def find_optimizer(name: str) -> Kind:
 def find_in_timm(name: str) -> Callable[..., Optimizer]:
     """timm's optimizer of that name, with the arguments that timm binds to it."""
     try:
-        from timm.optim import get_optimizer_class, get_optimizer_info, list_optimizers
+        from timm.optim import (
+            get_optimizer_class,  # pyright: ignore[reportPrivateImportUsage]
+            get_optimizer_info,  # pyright: ignore[reportPrivateImportUsage]
+            list_optimizers,  # pyright: ignore[reportPrivateImportUsage]
+        )
     except ImportError as error:
         raise ValueError(
             f"optim.name {TIMM}{name} needs timm, which cannot be imported ({error}); "
