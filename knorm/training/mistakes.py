@@ -55,7 +55,7 @@ def check_unused(section: str, settings: Any, users: Mapping[str, Sequence[str]]
         if name in users and settings.name not in users[name] and value != default:
             raise ValueError(
                 f"{section}.{name} belongs to {section}.name {' or '.join(users[name])}, "
-                f"got {value} with {settings.name}"
+                f"got {value} with {settings.name}; its default, {default}, leaves it out"
             )
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from knorm.training.mistakes import (
     UserMistakeError,
     check_positive,
     check_range,
+    check_unused,
     did_you_mean,
     mistakes_of_the_user,
     run_program,
@@ -119,3 +121,20 @@ def test_a_typing_mistake_waits_for_no_slow_library():
     code = f"import sys, {modules}; print(*sorted({slow!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_setting_that_nothing_uses_is_refused_with_the_way_out():
+    settings = SimpleSchedule(name="constant", gamma=0.5)
+    with pytest.raises(ValueError, match=r"s\.name steps, got 0\.5 .*0\.1, leaves it"):
+        check_unused("s", settings, {"gamma": ["steps"]})
+    check_unused("s", SimpleSchedule(name="steps", gamma=0.5), {"gamma": ["steps"]})
+    check_unused("s", SimpleSchedule(name="constant"), {"gamma": ["steps"], "epochs": ["steps"]})
+
+
+@dataclass
+class SimpleSchedule:
+    """A choice and settings of one of its choices."""
+
+    name: str
+    gamma: float = 0.1
+    epochs: list[int] = field(default_factory=list)
