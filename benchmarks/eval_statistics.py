@@ -9,7 +9,6 @@ OUT.md, made from OUT.csv and OUT.head.md if there is one.
 
 import statistics
 import sys
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,10 +30,9 @@ def evaluate_run(run_dir: Path, sampled_seeds: int) -> list[dict[str, object]]:
     rows, data = [], None
     for stats in STATS:
         for seed in range(sampled_seeds if stats == "sampled" else 1):
-            options = Namespace(
-                run_dir=run_dir, weights="last", eval_stats=stats, seed=seed, cpu=True
+            recipe, net, state, _ = load_net(
+                run_dir, weights="last", eval_stats=stats, seed=seed, cpu=True
             )
-            recipe, net, state = load_net(options)
             if data is None:
                 moments = (torch.tensor(state[name])[:, None, None] for name in ("mean", "std"))
                 data = load_data(recipe, start(recipe.launch), statistics=tuple(moments))

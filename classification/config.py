@@ -17,6 +17,7 @@ from knorm.training.optim import Optim
 from knorm.training.resume import with_resumed_config
 from knorm.training.run import Keep
 from knorm.training.schedule import Schedule
+from knorm.training.track import check_trackers
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
@@ -91,6 +92,8 @@ class Recipe:
     """print the plan and try two steps of everything, saving and resuming too; keep nothing"""
     seeds: int = 1
     """repeat the run with so many seeds, from `seed` on, and report mean and deviation"""
+    track: list[str] = field(default_factory=list)
+    """trackers that get the numbers of every epoch: tensorboard, wandb, trackio, ..."""
     augment: Augment = field(default_factory=Augment)
     loss: Loss = field(default_factory=Loss)
     schedule: Schedule = field(default_factory=Schedule)
@@ -110,6 +113,7 @@ class Recipe:
         self.name = self.name or f"{self.data.name}-{self.model.name}"
         if Path(self.name).name != self.name:
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
+        check_trackers(self.track)
         self.augment.complete(self.data.facts, self.batch_size)
 
 

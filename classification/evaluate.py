@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The plan of an evaluation."""
     options = parse_options(argv)
     with mistakes_of_the_user():
-        recipe, net, state = load_net(options)
+        asked = {name: value for name, value in vars(options).items() if name != "split"}
+        recipe, net, state, options.weights = load_net(**asked)
     accelerator = start(recipe.launch)
     mean, std = (torch.tensor(state[name])[:, None, None] for name in ("mean", "std"))
     data = load_data(recipe, accelerator, statistics=(mean, std))
@@ -79,22 +80,40 @@ def parse_options(argv: Sequence[str] | None) -> Namespace:
     return parser.parse_args(argv)
 
 
-def load_net(options: Namespace) -> tuple[Recipe, nn.Module, dict[str, Any]]:
-    """The recipe as changed by the options, the net with its weights, their state."""
-    recipe = load_recipe(options.run_dir)
-    if options.weights is None:
-        options.weights = BEST if checkpoint.exists(options.run_dir / BEST) else LAST
-    saved = checkpoint.load(options.run_dir / options.weights)
+class Loaded(NamedTuple):
+    """A net of a run, ready to be evaluated."""
+
+    recipe: Recipe
+    """as changed by what was asked for"""
+    net: nn.Module
+    state: dict[str, Any]
+    """what the checkpoint says besides the weights"""
+    weights: str
+    """best or last"""
+
+
+def load_net(
+    run_dir: Path,
+    *,
+    weights: str | None = None,
+    eval_stats: Stats | None = None,
+    seed: int | None = None,
+    test_flip: bool = False,
+    cpu: bool = False,
+) -> Loaded:
+    """The net that a run saved; what is None is as in the run, weights the best that there are."""
+    recipe = load_recipe(run_dir)
+    weights = weights or (BEST if checkpoint.exists(run_dir / BEST) else LAST)
+    saved = checkpoint.load(run_dir / weights)
     state = saved.state
     missing = [name for name in ("mean", "std", "num_classes", "in_chans") if name not in state]
     if missing:
-        raise ValueError(f"{options.run_dir / options.weights} does not say {missing[0]}")
-    if options.eval_stats is not None:
-        recipe.model = replace(recipe.model, eval_stats=options.eval_stats)
-    if options.seed is not None:
-        recipe = replace(recipe, seed=options.seed)
-    recipe.test_flip = recipe.test_flip or options.test_flip
-    recipe.launch = replace(recipe.launch, cpu=recipe.launch.cpu or options.cpu, processes=None)
+        raise ValueError(f"{run_dir / weights} does not say {missing[0]}")
+    if eval_stats is not None:
+        recipe.model = replace(recipe.model, eval_stats=eval_stats)
+    recipe.seed = recipe.seed if seed is None else seed
+    recipe.test_flip = recipe.test_flip or test_flip
+    recipe.launch = replace(recipe.launch, cpu=recipe.launch.cpu or cpu, processes=None)
     net = make_model(
         recipe.model,
         num_classes=state["num_classes"],
@@ -104,8 +123,8 @@ def load_net(options: Namespace) -> tuple[Recipe, nn.Module, dict[str, Any]]:
     try:
         net.load_state_dict(saved.evaluated)
     except RuntimeError as error:
-        raise ValueError(f"{options.run_dir} holds the weights of another net") from error
-    return recipe, net, state
+        raise ValueError(f"{run_dir} holds the weights of another net") from error
+    return Loaded(recipe, net, state, weights)
 
 
 def show(options: Namespace, state: dict[str, Any], numbers: dict[str, Any]) -> None:

@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The plan of an export."""
     options = parse_options(argv)
     with mistakes_of_the_user():
-        recipe, net, state = load_net(options)
+        recipe, net, state, options.weights = load_net(
+            options.run_dir, weights=options.weights, eval_stats=options.eval_stats, cpu=True
+        )
     check_deterministic(net.eval())
     images = test_images(recipe, state)
     facts = facts_of(recipe, state, images)
@@ -73,7 +75,7 @@ def parse_options(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument("--eval_stats", choices=get_args(Stats), help="instead of the recipe's")
     parser.add_argument("--hub_folder", type=Path, help="new folder as of a hub repository")
     parser.add_argument("--push", metavar="USER/NAME", help="hub repository to push to")
-    options = parser.parse_args(argv, Namespace(seed=None, cpu=True))
+    options = parser.parse_args(argv)
     if not (options.out or options.hub_folder or options.push):
         options.out = options.run_dir / "model.onnx"
     return options

@@ -14,6 +14,7 @@ from classification.evaluate import evaluate_split
 from classification.task import Classification
 from knorm.training.cost import count_macs, count_parameters, peak_memory
 from knorm.training.environment import device_name
+from knorm.training.launch import strategy
 from knorm.training.loop import Trainer
 from knorm.training.pictures import draw_confusion, draw_curves
 from knorm.training.report import in_time, write_report
@@ -32,7 +33,8 @@ def plan(recipe: Recipe, trainer: Trainer, data: ImageData, where: str) -> str:
     first, last = (trainer.rate_at(step) for step in (0, steps - 1))
     return f"""\
 net    {recipe.model.name}  {count_parameters(trainer.net):,} parameters  \
-{device_name(trainer.accelerator.device)}  mixed precision {recipe.launch.mixed_precision}
+{device_name(trainer.accelerator.device)}  {strategy(trainer.accelerator)}  \
+mixed precision {recipe.launch.mixed_precision}
 data   {recipe.data.name}  {sizes}  {recipe.data.scaling}  \
 {recipe.augment.in_words()}
 batch  {recipe.batch_size} = {recipe.batch_size / num_processes / recipe.accumulation:g} x \

@@ -26,7 +26,7 @@ from knorm.training.launch import start
 from knorm.training.mistakes import UserMistakeError, check_positive, run_program
 from knorm.training.resume import AUTO, find_place
 from knorm.training.run import RESULT, command_line, to_json
-from knorm.training.study import mean_sd, values_of
+from knorm.training.study import mean_and_sd, values_of
 
 Trial = dict[str, Any]
 SCORE = ("val", "last", "top1")
@@ -96,7 +96,7 @@ def recipe_at(search: Search, rate: float, folder: Path) -> Recipe:
 
 def score(trial: Trial) -> float:
     """What the search compares."""
-    return mean_sd(trial["scores"])[0]
+    return mean_and_sd(trial["scores"])[0]
 
 
 def write_study(folder: Path, trials: Sequence[Trial]) -> str:
@@ -131,7 +131,7 @@ def write_study(folder: Path, trials: Sequence[Trial]) -> str:
 
 def in_percent(values: Sequence[float]) -> str:
     """`70.84 ± 0.02 %`."""
-    mean, sd = mean_sd(values)
+    mean, sd = mean_and_sd(values)
     return f"{100 * mean:.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}") + " %"
 
 

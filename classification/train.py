@@ -27,7 +27,7 @@ from classification.outcome import plan, result_of, test_numbers, write_outcome
 from classification.task import Classification, make_model, score
 from knorm.training.environment import describe_environment
 from knorm.training.interrupt import stop_on_signal
-from knorm.training.launch import check_launch, start, world_size
+from knorm.training.launch import check_launch, compiled, start, world_size
 from knorm.training.loop import Trainer, gradient_step, train_epoch
 from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user, run_program
 from knorm.training.optim import make_optimizer
@@ -46,6 +46,7 @@ from knorm.training.run import (
 from knorm.training.sampling import Sampling
 from knorm.training.schedule import fraction_at
 from knorm.training.study import write_seeds
+from knorm.training.track import start_tracking, track
 
 Result = dict[str, Any]
 
@@ -99,6 +100,7 @@ def train(
     run = open_run(recipe, place, data, accelerator, command)
     if place.saved:
         run.resume(trainer)
+    start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
     fit(recipe, trainer, run, data, task)
     tested, matrix = test_numbers(recipe, trainer, run, data, task)
     result = result_of(recipe, trainer, run, data, tested)
@@ -147,7 +149,7 @@ def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> T
             raise UserMistakeError("ema_decay needs whole weights on every process, so no FSDP")
         plain = deepcopy(net)
     optimizer = make_optimizer(recipe.optim, net)
-    model, optimizer = accelerator.prepare(net, optimizer)
+    model, optimizer = accelerator.prepare(compiled(net, recipe.launch), optimizer)
     schedule, peak, steps = recipe.schedule, recipe.optim.lr, recipe.epochs * per_epoch
     return Trainer(
         accelerator=accelerator,
@@ -243,6 +245,7 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
             val = validate(recipe, trainer, data, task)
             row = row_of(trainer, train, val)
             run.record(trainer, row, score(val) if val else None)
+            track(trainer.accelerator, row)
             progress.end_epoch(row)
             if not math.isfinite(train["loss"]):
                 raise FloatingPointError(

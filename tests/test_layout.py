@@ -28,7 +28,7 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/models": CORE
     | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"}
     | {"knorm.checkpoints"},
-    "knorm/training": TRAINING | {"knorm"},
+    "knorm/training": TRAINING | {"timm", "knorm"},
     "knorm/cli": CORE | {"knorm"},
     "knorm/hub.py": CORE | {"huggingface_hub", "knorm"},
     "classification/hub.py": CORE | {"huggingface_hub", "knorm", "classification"},
@@ -89,7 +89,8 @@ def test_every_test_file_mirrors_a_source_file():
         if not path.is_relative_to(ROOT / "tests")
     }
     sources |= {name.removeprefix("knorm/") for name in sources}
-    own = {"layout", "results", "models/models", "kernel/sparse_images", "classification/resume"}
+    own = {"layout", "recipes", "results", "models/models", "kernel/sparse_images"}
+    own |= {"classification/resume"}
     for path in (ROOT / "tests").rglob("test_*.py"):
         mirrored = path.relative_to(ROOT / "tests").with_suffix("").as_posix().replace("test_", "")
         assert mirrored in sources | own, f"{path.relative_to(ROOT)} tests no file of that name"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knorm.training.config import flat, read_yaml
 from knorm.training.mistakes import UserMistakeError, did_you_mean
 from knorm.training.pictures import draw_compared
+from knorm.training.recipes import flat, read_yaml
 from knorm.training.tables import markdown
 
 Row = Mapping[str, str]

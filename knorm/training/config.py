@@ -1,6 +1,6 @@
 """Settings from recipes and the command line: dataclasses, YAML files, dotted overrides.
 
-    --config recipe-or-file.yaml --config more.yaml --optim.lr 0.1 --print_config
+    --config recipe-or-file.yaml --config study/row --optim.lr 0.1 --print_config
 
 Later arguments win. Names are checked here, types by jsonargparse, values by the dataclasses'
 `__post_init__`; the first mistake is raised as `UserMistakeError` with the nearest name.
@@ -8,7 +8,7 @@ Later arguments win. Names are checked here, types by jsonargparse, values by th
 
 import re
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from knorm.training.mistakes import UserMistakeError, did_you_mean, mistakes_of_the_user
+from knorm.training.recipes import find_recipe, flat, parts_of, read_recipe
 
 T = TypeVar("T")
 BUILT_IN = {"config": str, "print_config": str, "help": str}
@@ -29,10 +30,11 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, recipes: Path, defaul
     check_arguments(arguments, options)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=prog, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="recipe or YAML file, several allowed")
+    files = "recipe, study/row or YAML file, several allowed"
+    parser.add_argument("--config", action="config", help=files)
     parser.add_class_arguments(cls)
     try:
-        namespace = parser.parse_args(arguments)
+        namespace = parser.parse_args([with_text(argument) for argument in arguments])
     except ArgumentError as error:
         raise UserMistakeError(in_one_line(str(error), options, arguments)) from error
     with mistakes_of_the_user():
@@ -62,23 +64,19 @@ def with_files(argv: Sequence[str], recipes: Path, default: str) -> list[str]:
         if name == "--config":
             if not equals and not rest:
                 raise UserMistakeError("--config: name a recipe or a YAML file after it")
-            argument = f"--config={find_file(value if equals else rest.pop(0), recipes)}"
+            argument = f"--config={find_recipe(value if equals else rest.pop(0), recipes)}"
         arguments.append(argument)
     if any(argument.split("=")[0] == "--config" for argument in arguments):
         return arguments
     return [f"--config={recipes / default}.yaml", *arguments]
 
 
-def find_file(name: str, recipes: Path) -> Path:
-    """The file of that path, else the recipe of that name."""
-    if Path(name).is_file():
-        return Path(name)
-    recipe = recipes / f"{name}.yaml"
-    if recipe.is_file():
-        return recipe
-    known = sorted(path.stem for path in recipes.glob("*.yaml"))
-    hint = did_you_mean(Path(name).stem, known) or f"; recipes: {', '.join(known)}"
-    raise UserMistakeError(f"--config {name}: no such file and no such recipe{hint}")
+def with_text(argument: str) -> str:
+    """A `--config=file.yaml/row` with the YAML of that row; other arguments as they are."""
+    option, _, place = argument.partition("=")
+    if option != "--config" or Path(place).is_file():
+        return argument
+    return f"--config={yaml.safe_dump(read_recipe(Path(place)), sort_keys=False)}"
 
 
 def option_types(cls: type) -> dict[str, Any]:
@@ -102,52 +100,20 @@ def check_arguments(arguments: Sequence[str], options: dict[str, Any]) -> None:
             hint = did_you_mean(f"--{name}", [f"--{leaf}" for leaf in leaves(options)])
             raise UserMistakeError(f"--{name}: no such option{hint}")
         if name == "config":
-            check_file(Path(value), options)
+            check_recipe(Path(value), options)
 
 
-def check_file(path: Path, options: dict[str, Any]) -> None:
-    """The file is YAML, a mapping, and all of its keys are options."""
-    for name, value in flat(read_yaml(path), str(path)):
-        if not known(name, options):
-            hint = did_you_mean(name, leaves(options))
-            raise UserMistakeError(f"{path}: {name}: no such option{hint}")
-        if is_dataclass(options.get(name)) and not isinstance(value, dict):
-            raise UserMistakeError(f"{path}: {name}: a section, so write {name}: {{option: value}}")
-
-
-class StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is a mistake instead of the first one being lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key} stands twice", problem_mark=node.start_mark
+def check_recipe(place: Path, options: dict[str, Any]) -> None:
+    """Its file is YAML, a mapping, and all of its keys are options; so are those of a row."""
+    for where, content in parts_of(place):
+        for name, value in flat(content, where):
+            if not known(name, options):
+                hint = did_you_mean(name, leaves(options))
+                raise UserMistakeError(f"{where}: {name}: no such option{hint}")
+            if is_dataclass(options.get(name)) and not isinstance(value, dict):
+                raise UserMistakeError(
+                    f"{where}: {name}: a section, so write {name}: {{option: value}}"
                 )
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserMistakeError(f"{path}: {line}{error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserMistakeError(f"{path}: not a YAML file: {error}") from error
-
-
-def flat(content: Any, where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of a nested mapping, sections included."""
-    if not isinstance(content, dict):
-        raise UserMistakeError(f"{where}: must hold `option: value` lines")
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        yield name, value
-        if isinstance(value, dict):
-            yield from flat(value, where, prefix=f"{name}.")
 
 
 def known(name: str, options: dict[str, Any]) -> bool:
@@ -176,9 +142,11 @@ def in_one_line(message: str, options: dict[str, Any], arguments: Sequence[str])
 def origin(name: str, value: str, arguments: Sequence[str]) -> str:
     """`--` where the command line gives the option that value, `file: ` where a file does."""
     for argument in arguments:
-        option, _, file = argument.partition("=")
-        if option == "--config" and str(dict(flat(read_yaml(Path(file)), file)).get(name)) == value:
-            return f"{file}: "
+        option, _, place = argument.partition("=")
+        if option != "--config":
+            continue
+        if str(dict(flat(read_recipe(Path(place)), place)).get(name)) == value:
+            return f"{place}: "
     return "--" if any(argument.startswith(f"--{name}") for argument in arguments) else ""
 
 

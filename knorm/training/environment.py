@@ -23,6 +23,7 @@ PACKAGES = (
     "safetensors",
     "scikit-learn",
     "scipy",
+    "timm",
     "torch",
     "torchmetrics",
     "torchvision",

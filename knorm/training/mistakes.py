@@ -2,16 +2,17 @@
 
 import errno
 import os
+import re
 import sys
+import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from dataclasses import MISSING, fields
+from typing import Any, NoReturn
 
 from knorm.choices import nearest
 from knorm.training.interrupt import Interrupted
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserMistakeError(ValueError):
@@ -47,6 +48,28 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise ValueError unless low <= value <= high."""
     if not low <= value <= high:
         raise ValueError(f"{name} must lie between {low} and {high}, got {value}")
+
+
+def check_unused(section: str, settings: Any, users: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError where a setting was changed that `settings.name` makes no use of.
+
+    `users` tells for each such setting which names use it.
+    """
+    for name, default in defaults_of(settings).items():
+        value = getattr(settings, name)
+        if name in users and settings.name not in users[name] and value != default:
+            raise ValueError(
+                f"{section}.{name} belongs to {section}.name {' or '.join(users[name])}, "
+                f"got {value} with {settings.name}; its default, {default}, leaves it out"
+            )
+
+
+def defaults_of(settings: Any) -> dict[str, Any]:
+    """The defaults of a dataclass by name; settings that must be given have none."""
+    return {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(settings)
+    }
 
 
 class OneLineParser(ArgumentParser):
@@ -88,28 +111,59 @@ def needing(extra: str, what: str) -> Iterator[None]:
 
 
 def run_program(main: Callable[[], object]) -> int:
-    """The exit code of `main`: 0 done, 2 the user's mistake, 130 or 143 interrupted.
+    """The exit code of `main`: 0 done, 2 the user's mistake, 128 + signal when interrupted.
 
     Anything else goes through with its traceback, which makes Python exit with 1.
     """
     try:
         main()
-    except UserMistakeError as mistake:
-        if os.environ.get("RANK", "0") == "0" or isinstance(mistake, OneRankMistakeError):
-            print("error:", " ".join(str(mistake).split()), file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        place = f" for {error.filename}" if error.filename else ""
-        print(
-            f"error: no space left on the disk{place}; what was saved before is whole: free some "
-            "and give the same command with --resume auto",
-            file=sys.stderr,
-        )
-        return 2
     except Interrupted as stop:
         return stop.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        line = line_for(error)
+        if line is None:
+            raise
+        return tell(line, alone=isinstance(error, OneRankMistakeError | OSError))
     return 0
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_DETERMINISTIC = re.compile(
+    r"(\S+) does not have a deterministic implementation"
+)  # torch's words
+
+
+def line_for(error: Exception) -> str | None:
+    """What to tell the user, if the error is one that a user can mend."""
+    if isinstance(error, UserMistakeError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        place = f" for {error.filename}" if error.filename else ""
+        return (
+            f"no space left on the disk{place}; what was saved before is whole: free some and "
+            "give the same command with --resume auto"
+        )
+    operation = NOT_DETERMINISTIC.match(str(error)) if isinstance(error, RuntimeError) else None
+    if operation:
+        return (
+            f"launch.deterministic: {operation[1]} has no deterministic form on this device; "
+            "do without it or without launch.deterministic"
+        )
+    return None
+
+
+HEAD_START = 5.0  # seconds
+
+
+def tell(line: str, *, alone: bool) -> int:
+    """Print the user's mistake, once for all processes unless one met it `alone`; its exit code.
+
+    The others wait, because a launcher ends all processes as soon as one has left.
+    """
+    if alone or os.environ.get("RANK", "0") == "0":
+        print("error:", " ".join(line.split()), file=sys.stderr, flush=True)
+    else:
+        time.sleep(HEAD_START)
+    return 2

@@ -11,6 +11,7 @@ import yaml
 from knorm.training import checkpoint
 from knorm.training.launch import command_hint, world_size
 from knorm.training.mistakes import UserMistakeError
+from knorm.training.recipes import flat, read_yaml
 from knorm.training.run import COMMAND, CONFIG, ENVIRONMENT, LAST, RESULT
 
 AUTO = "auto"
@@ -51,7 +52,7 @@ def find_place(resume: str | None, run_dir: str | None, parent: Path, settings: 
 
     Raises `UserMistakeError` for a folder that holds anything else.
     """
-    wanted = flat(yaml.safe_load(settings))
+    wanted = leaves(yaml.safe_load(settings))
     if resume is None:
         return Place(new_folder(run_dir))
     if resume != AUTO:
@@ -87,7 +88,7 @@ def place_of(folder: Path, wanted: Settings) -> Place:
 
 def differences(folder: Path, wanted: Settings) -> list[str]:
     """`optim.lr was 0.1, now 0.2` for every setting in which the folder's run is another."""
-    had = flat(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
+    had = leaves(read_yaml(folder / CONFIG))
     return [
         f"{name} was {had.get(name)}, now {wanted.get(name)}"
         for name in sorted(had.keys() | wanted.keys())
@@ -96,15 +97,9 @@ def differences(folder: Path, wanted: Settings) -> list[str]:
     ]
 
 
-def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of every setting."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
+def leaves(settings: Any) -> dict[str, Any]:
+    """Dotted name -> value of every setting that is no section."""
+    return {name: v for name, v in flat(settings, CONFIG) if not isinstance(v, Mapping)}
 
 
 def existing(resume: str) -> Path:

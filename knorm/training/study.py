@@ -22,7 +22,7 @@ def values_of(results: Sequence[Result]) -> dict[Key, list[float]]:
     return found
 
 
-def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean, and the sample standard deviation where there are two values or more."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
@@ -32,7 +32,7 @@ def write_seeds(folder: Path, results: Sequence[Result]) -> str:
     found = values_of(results)
     rows = []
     for (split, weights, metric), values in found.items():
-        mean, sd = mean_sd(values)
+        mean, sd = mean_and_sd(values)
         rows.append(
             {
                 "split": split,

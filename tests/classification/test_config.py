@@ -2,21 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from classification.config import DEFAULT_RECIPE, RECIPES, Recipe, load_recipe, parse_recipe
-from classification.task import make_model
+from classification.config import DEFAULT_RECIPE, Recipe, load_recipe, parse_recipe
 from knorm.training.config import to_yaml
-
-ALL = sorted(RECIPES.glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_every_recipe_builds_its_net_and_says_how_to_run_it(path):
-    recipe = parse_recipe(["--config", path.stem])
-    make_model(recipe.model, num_classes=10, in_chans=recipe.data.facts.in_chans, seed=0)
-    header = path.read_text(encoding="utf-8").split("\ndata:")[0]
-    assert all(line.startswith("#") for line in header.splitlines())
-    name = "" if path.stem == DEFAULT_RECIPE else f" --config {path.stem}"
-    assert f"python -m classification.train{name}" in header
 
 
 def test_without_arguments_the_default_recipe_is_trained():
@@ -40,7 +27,9 @@ def test_a_run_is_named_after_data_and_net():
 
 
 def test_a_saved_recipe_is_the_recipe(tmp_path):
-    recipe = parse_recipe(["--config", "cifar10-knresnet13-small", "--optim.betas", "[0.5, 0.9]"])
+    recipe = parse_recipe(
+        ["--optim.name=adam", "--optim.nesterov=false", "--optim.betas=[0.5, 0.9]"]
+    )
     (tmp_path / "config.yaml").write_text(to_yaml(recipe))
     assert load_recipe(tmp_path) == recipe
     assert isinstance(recipe, Recipe)

@@ -1,5 +1,4 @@
 import json
-from argparse import Namespace
 
 import pytest
 import torch
@@ -31,8 +30,7 @@ def folder(tmp_path_factory):
 
 
 def net_of(folder, weights):
-    options = Namespace(run_dir=folder, weights=weights, eval_stats=None, seed=None, cpu=True)
-    return load_net(options)[1].eval()
+    return load_net(folder, weights=weights, cpu=True).net.eval()
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_a_push_hands_over_the_card_and_its_failure_is_one_line(folder, monkeypa
 
 def test_cards_name_the_first_classes_only(folder, monkeypatch):  # noqa: F811
     monkeypatch.setattr(hub, "MOST_NAMES", 3)
-    recipe = export.load_net(export.parse_options([str(folder)]))[0]
+    recipe = export.load_net(folder).recipe
     facts = {
         "classes": list("abcde"),
         "shape": [1, 8, 8],

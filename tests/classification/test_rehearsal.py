@@ -17,7 +17,7 @@ def test_a_dry_run_prints_the_plan_and_keeps_nothing(tmp_path, monkeypatch, caps
         "30 = 15 x 1 process(es) x 2 pass(es)",
         "120 steps = 12 epochs x 10",
         "0.05 cosine",
-        "0.9 million per image",
+        "0.8 million per image",
         "MiB at most",
         "ms a step",
         "dry run passed",

@@ -152,6 +152,7 @@ def test_other_settings_repeat_their_numbers_too(tmp_path, capsys):
         "--launch.mixed_precision=no",
         "--launch.channels_last=true",
         "--optim.name=adamw",
+        "--optim.nesterov=false",
         "--optim.lr=0.001",
         "--optim.clip_norm=1",
         "--augment.crop_padding=1",

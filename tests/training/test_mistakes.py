@@ -1,8 +1,10 @@
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from knorm.training import mistakes
 from knorm.training.interrupt import Interrupted
@@ -12,6 +14,7 @@ from knorm.training.mistakes import (
     UserMistakeError,
     check_positive,
     check_range,
+    check_unused,
     did_you_mean,
     mistakes_of_the_user,
     needing,
@@ -48,9 +51,31 @@ def test_other_errors_keep_their_traceback():
 def test_a_mistake_is_one_line_and_only_the_first_process_prints_it(capsys, monkeypatch):
     run_program(raiser(UserMistakeError("no\nsuch  thing")))
     assert capsys.readouterr().err == "error: no such thing\n"
+    waited = []
+    monkeypatch.setattr(mistakes.time, "sleep", waited.append)
     monkeypatch.setenv("RANK", "1")
-    run_program(raiser(UserMistakeError("no such thing")))
+    assert run_program(raiser(UserMistakeError("no such thing"))) == 2
     assert capsys.readouterr().err == ""
+    assert waited == [mistakes.HEAD_START]
+
+
+def test_an_operation_that_is_not_deterministic_is_named_in_one_line(capsys):
+    def main():
+        torch.zeros(2).put_(torch.tensor([0, 0]), torch.ones(2))
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert run_program(main) == 2
+    finally:
+        torch.use_deterministic_algorithms(False)
+    err = capsys.readouterr().err
+    assert err.startswith("error: launch.deterministic: put_ has no deterministic form")
+    assert err.count("\n") == 1
+
+
+def test_other_errors_of_a_program_go_through():
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_program(raiser(RuntimeError("out of memory")))
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, UserMistakeError])
@@ -121,3 +146,20 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it():
         raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
     with pytest.raises(ModuleNotFoundError), needing("export", "export"):
         raise ModuleNotFoundError("No module named 'knorm.nothing'", name="knorm.nothing")
+
+
+def test_a_setting_that_nothing_uses_is_refused_with_the_way_out():
+    settings = SimpleSchedule(name="constant", gamma=0.5)
+    with pytest.raises(ValueError, match=r"s\.name steps, got 0\.5 .*0\.1, leaves it"):
+        check_unused("s", settings, {"gamma": ["steps"]})
+    check_unused("s", SimpleSchedule(name="steps", gamma=0.5), {"gamma": ["steps"]})
+    check_unused("s", SimpleSchedule(name="constant"), {"gamma": ["steps"], "epochs": ["steps"]})
+
+
+@dataclass
+class SimpleSchedule:
+    """A choice and settings of one of its choices."""
+
+    name: str
+    gamma: float = 0.1
+    epochs: list[int] = field(default_factory=list)

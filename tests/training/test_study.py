@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from knorm.training.study import mean_sd, write_seeds
+from knorm.training.study import mean_and_sd, write_seeds
 
 
 def result(seed, top1):
@@ -21,4 +21,4 @@ def test_seeds_are_told_with_mean_deviation_and_every_value(tmp_path):
 
 
 def test_one_value_has_no_deviation():
-    assert mean_sd([0.5]) == (0.5, None)
+    assert mean_and_sd([0.5]) == (0.5, None)
