@@ -144,24 +144,40 @@ def main(
             spent = seconds(loop)
             if turn:
                 times[name].append(spent / steps)
-    rows = [row_of(name, times) for name in loops]
-    lines = ["| | ms a step | over the bare loop | quartiles |", "| --- | --- | --- | --- |"]
-    lines += [
-        "| {loop} | {ms:.2f} | {ratio:.3f} | {low:.3f}-{high:.3f} |".format_map(r) for r in rows
-    ]
-    foot = (
-        f"{settings.model.name}, {settings.data.name}, batch {settings.batch_size}, {threads} "
-        f"thread(s), {rounds} rounds of {steps} steps; torch {torch.__version__}, "
-        f"{platform.machine()}."
-    )
-    text = "\n".join(lines) + f"\n\n{foot}\n"
+    summary = {
+        "net": settings.model.name,
+        "data": settings.data.name,
+        "batch_size": settings.batch_size,
+        "threads": threads,
+        "rounds": rounds,
+        "steps": steps,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "rows": [row_of(name, times) for name in loops],
+        "command": "python -m benchmarks.core_overhead "
+        f"--recipe '{json.dumps(recipe)}' --steps {steps} --rounds {rounds} --threads {threads}",
+    }
+    text = render(summary)
     print(text)
     if out is not None:
-        about = {"recipe": recipe, "torch": torch.__version__, "rows": rows, "times": times}
-        Path(f"{out}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        head = Path(f"{out}.head.md")
-        above = head.read_text(encoding="utf-8") + "\n" if head.is_file() else ""
-        Path(f"{out}.md").write_text(above + text, encoding="utf-8")
+        Path(f"{out}.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        Path(f"{out}.md").write_text(text, encoding="utf-8")
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The page that OUT.md is."""
+    lines = ["| | ms a step | over the bare loop | quartiles |", "| --- | --- | --- | --- |"]
+    line = "| {loop} | {ms:.2f} | {ratio:.3f} | {low:.3f}-{high:.3f} |"
+    lines += [line.format_map(row) for row in summary["rows"]]
+    table = "\n".join(lines)
+    return (
+        "# What the training core costs\n\nOne training step by the core, over a bare PyTorch loop "
+        'on the same net and images, turn about in one\nrun; "core and data" also draws, crops, '
+        "flips and scales its images, which the others have ready.\n"
+        f"\n{table}\n\n"
+        "{net}, {data}, batch {batch_size}, {threads} thread(s), {rounds} rounds of {steps} steps; "
+        "torch {torch}, {machine}.\n\n```\n{command}\n```\n".format_map(summary)
+    )
 
 
 def row_of(name: str, times: dict[str, list[float]]) -> dict[str, Any]:

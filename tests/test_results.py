@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import eval_statistics, loader, training_step
+from benchmarks import core_overhead, eval_statistics, loader, training_step
 from knorm.training import compare
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -13,6 +13,7 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 TABLES = {
     "cifar10-norms": lambda out: compare.page(out, compare.render),
+    "core-overhead": lambda out: core_overhead.render(json.loads(Path(f"{out}.json").read_text())),
     "eval-statistics": lambda out: compare.page(out, eval_statistics.render),
     "loader": lambda out: loader.render(json.loads(Path(f"{out}.json").read_text())),
     "training-step": lambda out: training_step.render(json.loads(Path(f"{out}.json").read_text())),
