@@ -10,6 +10,7 @@ COMMANDS = {
     "models": "list the nets with their parameters and multiplications",
     "describe": "options, size and stages of a net",
     "profile": "time and memory of a net, also against another norm",
+    "recipes": "list the recipes, and the published numbers that they aim at",
     "report": "runs side by side: a table and a picture",
 }
 

@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from knorm.training.mistakes import UserMistakeError, did_you_mean, mistakes_of_the_user
-from knorm.training.recipes import find_recipe, flat, parts_of, read_recipe
+from knorm.training.recipes import find_recipe, flat, parts_of, read_recipe, recipe_text
 
 T = TypeVar("T")
 BUILT_IN = {"config": str, "print_config": str, "help": str}
@@ -28,6 +28,7 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, recipes: Path, defaul
     arguments = with_files(argv, recipes, default)
     options = option_types(cls)
     check_arguments(arguments, options)
+    arguments = with_switches(arguments, options)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=prog, exit_on_error=False)
     files = "recipe, study/row or YAML file, several allowed"
@@ -71,12 +72,23 @@ def with_files(argv: Sequence[str], recipes: Path, default: str) -> list[str]:
     return [f"--config={recipes / default}.yaml", *arguments]
 
 
+def with_switches(arguments: Sequence[str], options: dict[str, Any]) -> list[str]:
+    """The arguments with `=true` after a yes-or-no option that has no value."""
+    followers = [*arguments[1:], "--"]
+    return [
+        f"{argument}=true"
+        if options.get(argument.removeprefix("--")) is bool and follower.startswith("--")
+        else argument
+        for argument, follower in zip(arguments, followers, strict=True)
+    ]
+
+
 def with_text(argument: str) -> str:
     """A `--config=file.yaml/row` with the YAML of that row; other arguments as they are."""
     option, _, place = argument.partition("=")
     if option != "--config" or Path(place).is_file():
         return argument
-    return f"--config={yaml.safe_dump(read_recipe(Path(place)), sort_keys=False)}"
+    return f"--config={recipe_text(Path(place))}"
 
 
 def option_types(cls: type) -> dict[str, Any]:

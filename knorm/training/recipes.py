@@ -90,6 +90,11 @@ def read_recipe(place: Path) -> Any:
     return options
 
 
+def recipe_text(place: Path) -> str:
+    """`read_recipe` as YAML."""
+    return yaml.safe_dump(read_recipe(place), sort_keys=False)
+
+
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes` in it, section by section."""
     both = {

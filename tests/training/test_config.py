@@ -18,6 +18,8 @@ class Wheel:
     """material"""
     range: tuple[float, float] = (0.0, 1.0)
     """from and to"""
+    spokes: bool = False
+    """whether it has them"""
 
     def __post_init__(self):
         if self.size <= 0:
@@ -60,6 +62,19 @@ def test_files_and_overrides_are_applied_in_their_order(read, recipes):
     assert read("--wheel.size", "3", "--config", "steel").wheel.size == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "spokes"),
+    [
+        (["--wheel.spokes"], True),
+        (["--wheel.spokes", "--load", "1"], True),
+        (["--wheel.spokes", "false"], False),
+        (["--wheel.spokes=true", "--wheel.spokes=false"], False),
+    ],
+)
+def test_a_switch_needs_no_value(read, arguments, spokes):
+    assert read(*arguments).wheel.spokes is spokes
+
+
 def test_free_keys_are_taken_only_below_an_option_that_holds_them(read):
     assert read("--options.width", "0.5", "--options.deep", "true").options == {
         "width": 0.5,
@@ -81,7 +96,8 @@ def test_print_config_prints_what_can_be_fed_back(read, tmp_path, capsys):
 
 
 def test_options_are_named_by_their_sections():
-    names = {"wheel", "wheel.size", "wheel.kind", "wheel.range", "load", "stops", "options"}
+    wheel = {f"wheel.{name}" for name in ("size", "kind", "range", "spokes")}
+    names = {"wheel", *wheel, "load", "stops", "options"}
     assert option_types(Cart).keys() == names
 
 

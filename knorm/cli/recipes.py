@@ -1,0 +1,71 @@
+"""List the recipes of the pipelines, or print one with everything that it sets.
+
+    knorm recipes
+    knorm recipes "kn-cifar100/knresnet*"
+    knorm recipes kn-cifar100/knresnet18-b32
+
+A recipe is run from a checkout, `python -m classification.train --config NAME`. "published" is the
+number that it aims at.
+"""
+
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from knorm.choices import nearest
+from knorm.training.mistakes import OneLineParser, UserMistakeError
+from knorm.training.recipes import RecipeInfo, find_recipe, list_recipes, recipe_text
+from knorm.training.tables import columns
+
+CHECKOUT = Path(__file__).parents[2]
+PIPELINES = ("classification",)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print the tables of all pipelines, or one recipe."""
+    parser = OneLineParser(
+        prog="knorm recipes", description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="a name, or shell-style")
+    pattern = parser.parse_args(argv).pattern
+    folders = [place for name in PIPELINES if (place := CHECKOUT / name / "recipes").is_dir()]
+    if not folders:
+        raise UserMistakeError(
+            "recipes belong to the pipelines, which are not installed: work in a checkout"
+        )
+    found = {name: (folder, info) for folder in folders for name, info in list_of(folder)}
+    if pattern in found:
+        print(show(pattern, *found[pattern]))
+        return
+    matching = {name: info for name, (_, info) in found.items() if fnmatch(name, pattern)}
+    if not matching:
+        raise UserMistakeError(f"no recipe matches {pattern!r}{nearest(pattern, found)}")
+    print(table(matching))
+
+
+def list_of(folder: Path) -> list[tuple[str, RecipeInfo]]:
+    """Names and descriptions of a pipeline's recipes."""
+    return list(list_recipes(folder).items())
+
+
+def table(recipes: dict[str, RecipeInfo]) -> str:
+    """One line per recipe, under what is said of its file."""
+    blocks: dict[tuple[str, str], list[list[str]]] = {}
+    for name, info in recipes.items():
+        row = [f"  {name}", info.published or ""]
+        blocks.setdefault((info.about, info.source or ""), []).append(row)
+    texts = []
+    for (about, source), rows in blocks.items():
+        heads = ["  recipe", "published"] if source else ["  recipe"]
+        body = columns(heads, [row[: len(heads)] for row in rows])
+        texts.append("\n".join([about, *([f"published: {source}"] if source else []), body]))
+    return "\n\n".join(texts)
+
+
+def show(name: str, folder: Path, info: RecipeInfo) -> str:
+    """Everything that the recipe sets, as YAML."""
+    lines = [f"# {info.about}"]
+    if info.published:
+        lines.append(f"# published: {info.published}, {info.source}")
+    return "\n".join([*lines, recipe_text(find_recipe(name, folder)).rstrip()])

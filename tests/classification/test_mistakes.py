@@ -1,0 +1,184 @@
+"""What users get wrong: one line that names it, exit code 2, nothing lost."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from classification import train
+from classification.config import parse_recipe, settings_of
+from knorm.training.mistakes import run_program
+from tests.classification.runs import QUICK
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A working folder with recipes and trees that are wrong in one point each."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "key.yaml": "optim: {learning_rate: 0.1}",
+        "section.yaml": "optim: 0.1",
+        "value.yaml": "optim: {lr: fast}",
+        "broken.yaml": "optim: {lr: 1",
+        "twice.yaml": "epochs: 1\nepochs: 2",
+    }.items():
+        (tmp_path / name).write_text(text)
+    for place in (
+        "classes/train/cat",
+        "classes/test/dog",
+        "single/train/cat",
+        "taken/file",
+        "one/train/cat",
+        "one/val/cat",
+    ):
+        (tmp_path / place).mkdir(parents=True)
+    for name, processes in (("begun", 1), ("crowd", 4)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(settings_of(parse_recipe([])))
+        environment = {"processes": processes, "versions": {}}
+        (tmp_path / name / "environment.json").write_text(json.dumps(environment))
+
+
+FOLDER = ["--data.name=imagefolder", "--data.image_size=8"]
+MISTAKES = {
+    "an option that is not there": (["--optim.lrr=1"], "did you mean '--optim.lr'?"),
+    "the long name of an option": (["--optim.learning_rate=1"], "did you mean '--optim.lr'?"),
+    "a word for a number": (["--optim.lr=fast"], "--optim.lr: expected float, got 'fast'"),
+    "a number out of range": (["--optim.lr=-1"], "optim.lr must be positive"),
+    "a choice that is not there": (["--optim.name=sdg"], "did you mean 'sgd'?"),
+    "half an epoch": (["--epochs=1.5"], "--epochs: expected int"),
+    "no epoch": (["--epochs=0"], "epochs must be positive"),
+    "an argument without an option": (["mnist"], "unrecognized arguments: mnist"),
+    "an option without a value": (["--epochs"], "expected one argument"),
+    "a recipe that is not there": (["--config=digit"], "did you mean 'digits'?"),
+    "a file that is not there": (["--config=none.yaml"], "no such file"),
+    "a key that is not there": (["--config=key.yaml"], "key.yaml: optim.learning_rate: no such"),
+    "a value for a section": (["--config=section.yaml"], "section.yaml: optim: a section"),
+    "a wrong type in a file": (["--config=value.yaml"], "value.yaml: optim.lr: expected float"),
+    "a file that is no YAML": (["--config=broken.yaml"], "broken.yaml: line 1:"),
+    "a key that stands twice": (["--config=twice.yaml"], "epochs stands twice"),
+    "a net that is not there": (["--model.name=knresnet81"], "did you mean 'knresnet18'?"),
+    "an option the net has not": (["--model.options.widht=1"], "did you mean 'width'?"),
+    "another net with this one's options": (["--model.name=resnet18"], "--model.options '{}'"),
+    "a moment that never fades": (["--optim.betas=[0.9,1.0]"], "optim.betas must lie in [0, 1)"),
+    "a value the net refuses": (["--model.options.width=0.3"], "take whole ones"),
+    "a norm that is not there": (["--model.norm=kernl"], "did you mean 'kernel'?"),
+    "a stem that is not there": (["--model.stem=cifr"], "did you mean 'cifar'?"),
+    "a data set that is not there": (["--data.name=minst"], "did you mean 'mnist'?"),
+    "all data for validation": (["--data.val_fraction=1"], "data.val_fraction must lie in [0, 1)"),
+    "a size for images that have one": (["--data.image_size=8"], "data.image_size belongs to"),
+    "a folder without splits": ([*FOLDER, "--data.root=nowhere"], "it holds none of them"),
+    "a folder with one split": ([*FOLDER, "--data.root=single"], "it holds train"),
+    "classes that differ": ([*FOLDER, "--data.root=classes"], "class folders cat, dog"),
+    "one class only": ([*FOLDER, "--data.root=one"], "needs two class folders"),
+    "a folder that is taken": (["--run_dir=taken"], "run_dir taken exists already"),
+    "a name that is a path": (["--name=a/b"], "name must be a plain folder name"),
+    "milestones without steps": (["--schedule.milestones=[1]"], "belongs to schedule.name"),
+    "nothing but warm-up": (["--schedule.warmup_epochs=13"], "must not be more than epochs"),
+    "a batch of nothing": (["--batch_size=0"], "batch_size must be positive"),
+    "a pass of nothing": (["--accumulation=0"], "accumulation must be positive"),
+    "no seed": (["--seeds=0"], "seeds must be positive"),
+    "an average of the future": (["--ema_decay=2"], "ema_decay must lie between 0 and 1"),
+    "labels smoothed away": (["--loss.label_smoothing=2"], "label_smoothing must lie between"),
+    "a policy that is not there": (["--augment.policy=cifar"], "did you mean 'cifar10'?"),
+    "a mixture below zero": (["--augment.mixup=-1"], "augment.mixup must lie between"),
+    "two ways to crop": (
+        ["--augment.resized_crop=[0.5,1]", "--augment.crop_padding=2"],
+        "are two ways to crop",
+    ),
+    "a hue for grey images": (["--augment.jitter.hue=0.1"], "needs images of 3 channels"),
+    "a mean that nothing uses": (["--data.mean=[0.5]"], "data.scaling"),
+    "two means for one channel": (
+        ["--data.scaling=fixed", "--data.mean=[0.5,0.5]", "--data.std=[1,1]"],
+        "data.mean",
+    ),
+    "a row that is not there": (["--config=kn-cifar100/knresnet18-b33"], "'knresnet18-b32'"),
+    "a study without a row": (["--config=kn-cifar100"], "a study of 63 rows"),
+    "an optimizer timm has not": (["--optim.name=timm:lambb"], "did you mean 'timm:lamb'?"),
+    "a setting the optimizer has not": (["--optim.name=adam"], "optim.nesterov"),
+    "a rate that nothing uses": (["--schedule.gamma=0.5"], "schedule.gamma"),
+    "statistics that are not there": (["--model.eval_stats=plane"], "did you mean 'plain'?"),
+    "a tracker that is not there": (["--track=[tensorbord]"], "did you mean 'tensorboard'?"),
+    "half precision on a CPU": (
+        ["--launch.mixed_precision=fp16", "--launch.cpu"],
+        "fp16 needs a GPU",
+    ),
+    "to keep every zeroth epoch": (["--keep.every=0"], "keep.every must be positive"),
+    "to save before the last save": (["--keep.minutes=-1"], "keep.minutes must lie between"),
+    "to go on with nothing": (["--resume=nowhere"], "nowhere is no run folder"),
+    "to go on with something else": (["--resume=auto", "--run_dir=taken"], "exists already"),
+    "to go on in two folders": (["--resume=begun", "--run_dir=taken"], "differ; give one"),
+    "to go on with other settings": (
+        ["--resume=begun", "--epochs=3"],
+        "begun was made with other settings: epochs was 12, now 3",
+    ),
+    "to go on with other processes": (
+        ["--resume=crowd"],
+        "crowd was made by 4 process(es), this is 1",
+    ),
+    "more processes than there are": (["--launch.processes=2"], "--num_processes 2"),
+}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2_before_any_process_group(
+    arguments, message, capsys, monkeypatch
+):
+    monkeypatch.setattr(train, "start", lambda launch: pytest.fail("a process group was opened"))
+    assert run_program(lambda: train.main(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not torch.distributed.is_initialized()
+
+
+def test_norms_that_need_gpus_for_several_processes_are_refused_without(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = ["--model.norm=sync_batch", "--launch.cpu=true"]
+    assert run_program(lambda: train.main(arguments)) == 2
+    assert "between GPUs only" in capsys.readouterr().err
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Images of two classes, as imagefolder wants them."""
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / "tree" / place).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (8, 8)).save(tmp_path / "tree" / place / f"{number}.png")
+    return tmp_path / "tree"
+
+
+def empty(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+TREES = {
+    "an image that is none": (lambda tree: (tree / "train/cat/1.png").write_text("x"), "cat/1.png"),
+    "half an image": (
+        lambda tree: (tree / "test/dog/2.png").write_bytes(
+            (tree / "test/dog/2.png").read_bytes()[:40]
+        ),
+        "dog/2.png",
+    ),
+    "a class without images": (lambda tree: empty(tree / "train/dog"), "dog holds no images"),
+}
+
+
+@pytest.mark.parametrize("resident", ["true", "false"])
+@pytest.mark.parametrize(("damage", "message"), TREES.values(), ids=TREES)
+def test_a_broken_tree_is_one_line_that_names_the_place(
+    tree, damage, message, resident, tmp_path, capsys
+):
+    damage(tree)
+    arguments = ["--data.name=imagefolder", f"--data.root={tree}", "--data.image_size=8"]
+    arguments += [f"--data.resident={resident}", "--batch_size=2", f"--run_dir={tmp_path / 'run'}"]
+    assert run_program(lambda: train.main([*QUICK, "--epochs=1", *arguments])) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err

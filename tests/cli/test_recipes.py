@@ -1,0 +1,41 @@
+import pytest
+import yaml
+
+from knorm.cli import main, recipes
+from knorm.training.mistakes import UserMistakeError
+
+
+def printed(capsys, *arguments):
+    main.main(["recipes", *arguments])
+    return capsys.readouterr().out
+
+
+def test_recipes_are_listed_with_the_numbers_that_they_aim_at(capsys):
+    out = printed(capsys)
+    assert "digits" in out
+    row = next(line for line in out.splitlines() if "kn-cifar100/knresnet18-b32 " in line)
+    assert row.split() == ["kn-cifar100/knresnet18-b32", "79.29", "±", "0.02"]
+    assert "TMLR 02/2024, Table 1" in out
+
+
+def test_a_pattern_picks_some(capsys):
+    out = printed(capsys, "kn-imagenet/*50*")
+    assert [line.split()[0] for line in out.splitlines() if "/" in line.split()[0]] == [
+        f"kn-imagenet/{name}"
+        for name in ("resnet50-layer", "resnet50-group", "resnet50-batch", "knresnet50")
+    ]
+
+
+def test_a_name_prints_the_whole_recipe(capsys):
+    out = printed(capsys, "kn-cifar100/knresnet18-b32")
+    assert "# published: 79.29 ± 0.02" in out
+    options = yaml.safe_load(out)
+    assert (options["optim"]["lr"], options["batch_size"], options["epochs"]) == (0.05, 32, 150)
+
+
+def test_mistakes_are_named(tmp_path, monkeypatch):
+    with pytest.raises(UserMistakeError, match="no recipe matches 'digit'; did you mean 'digits'"):
+        main.main(["recipes", "digit"])
+    monkeypatch.setattr(recipes, "CHECKOUT", tmp_path)
+    with pytest.raises(UserMistakeError, match="work in a checkout"):
+        main.main(["recipes"])
