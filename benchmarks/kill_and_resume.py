@@ -1,7 +1,8 @@
-"""Kill a training run again and again and compare its last weights with an uninterrupted run's.
+r"""Kill a training run again and again and compare its last weights with an uninterrupted run's.
 
-    python -m benchmarks.kill_and_resume --kills 20 --out docs/results/kill-and-resume
-    python -m benchmarks.kill_and_resume --kills 10 --processes 2 --out docs/results/kill-2
+    python -m benchmarks.kill_and_resume --kills 20 --out docs/results/kill-and-resume-1
+    python -m benchmarks.kill_and_resume --processes 2 --kills 10 \
+        --out docs/results/kill-and-resume-2
 
 The reference run trains without a pause. Every other run is killed (SIGKILL, launcher and
 processes alike) at a moment drawn from the reference's duration; then the same command is given
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from jsonargparse import auto_cli
 
 RECIPE = [
@@ -29,6 +31,7 @@ RECIPE = [
     "--ema_decay=0.9",
     "--accumulation=2",
     "--keep.minutes=0",
+    "--augment.mixup=0.2",
 ]
 TIMES = ("seconds", "samples_per_second", "data_wait")
 
@@ -117,6 +120,7 @@ def main(
     summary = {
         "processes": processes,
         "options": [*RECIPE, *options],
+        "torch": torch.__version__,
         "seconds": round(duration, 1),
         "equal": equal,
         "runs": runs,
@@ -124,8 +128,28 @@ def main(
     }
     if out is not None:
         Path(f"{out}.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        Path(f"{out}.md").write_text(render(summary), encoding="utf-8")
     if equal < len(runs):
         sys.exit(1)
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The page that OUT.md is."""
+    runs, processes = summary["runs"], summary["processes"]
+    moments = sorted(run["moment"] for run in runs)
+    options = "\n".join(summary["options"])
+    files = "\n".join(f"| {name} | `{digest[:16]}` |" for name, digest in summary["files"].items())
+    return (
+        f"# Killed and resumed, {processes} process(es)\n\n"
+        f"**{summary['equal']} of {len(runs)} runs** that were killed once (SIGKILL, after "
+        f"{moments[0]} to {moments[-1]} s, drawn) and went on by the same\ncommand with "
+        "`--resume auto` are equal to a run that was never stopped: all files below bit for bit, "
+        "every\nrow of the log but for its times, and all results.\n\n"
+        f"| file | SHA-256 (first 16 digits) |\n| --- | --- |\n{files}\n\n"
+        f"The run, on the CPU, torch {summary['torch']}: `python -m classification.train` with\n\n"
+        f"```\n{options}\n```\n\nMade by\n\n```\npython -m benchmarks.kill_and_resume "
+        f"--kills {len(runs)} --processes {processes}\n```\n"
+    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from knorm.training.track import check_trackers
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
+MOST_EPOCHS, MOST_DECAY = 10**6, 0.9999999
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
@@ -82,7 +83,9 @@ class Recipe:
     seed: int = 0
     """of weights, order, augmentation and dropout"""
     name: str | None = None
-    """name of the run; null: data set and net"""
+    """name of the run; null: the recipe's, or else data set and net"""
+    published: str | None = None
+    """the number that the recipe aims at, and where it stands"""
     run_dir: str | None = None
     """new folder for the results; null: the next number in runs/<name>"""
     resume: str | None = None
@@ -101,18 +104,24 @@ class Recipe:
     keep: Keep = field(default_factory=Keep)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation", "eval_batch_size", "seeds"):
+        check_range("epochs", self.epochs, 1, MOST_EPOCHS)
+        for name in ("batch_size", "accumulation", "eval_batch_size", "seeds"):
             check_positive(name, getattr(self, name))
         if self.ema_decay is not None:
-            check_range("ema_decay", self.ema_decay, 0, 1)
+            check_range("ema_decay", self.ema_decay, 0, MOST_DECAY)
         if self.schedule.warmup_epochs > self.epochs:
             raise ValueError(
                 f"schedule.warmup_epochs must not be more than epochs, got "
                 f"{self.schedule.warmup_epochs} and {self.epochs}"
             )
         self.name = self.name or f"{self.data.name}-{self.model.name}"
-        if Path(self.name).name != self.name:
+        if Path(self.name).name != self.name or self.name == ".." or "\0" in self.name:
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
+        past = [m for m in self.schedule.milestones if not 0 < m < self.epochs]
+        if past:
+            raise ValueError(
+                f"schedule.milestones must lie between 0 and epochs {self.epochs}, got {past[0]:g}"
+            )
         check_trackers(self.track)
         self.augment.complete(self.data.facts, self.batch_size)
 

@@ -51,6 +51,8 @@ class Synthetic:
     def __post_init__(self) -> None:
         for name in ("train", "test", "classes", "channels", "image_size"):
             check_positive(f"data.synthetic.{name}", getattr(self, name))
+        if self.classes < 2:
+            raise ValueError("data.synthetic.classes must be 2 or more, got 1")
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"data.synthetic.noise must not be negative, got {self.noise}")
 

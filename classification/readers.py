@@ -4,6 +4,7 @@ A split has `labels` (int64), `device` (where its images come out) and
 `images(samples) -> uint8 (N, C, H, W)`; `subset(samples)` and `to(device)` make others of it.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,16 @@ class Split(Protocol):
 
     def images(self, samples: Tensor) -> Tensor: ...
     def subset(self, samples: Tensor) -> "Split": ...
+    def fingerprint(self) -> str: ...
     def to(self, device: torch.device) -> "Split": ...
+
+
+def digest(*tensors: Tensor) -> str:
+    """SHA-256 of what the tensors hold, the first 16 digits."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
 
 
 class ResidentSplit:
@@ -49,6 +59,9 @@ class ResidentSplit:
 
     def subset(self, samples: Tensor) -> "ResidentSplit":
         return ResidentSplit(self.pixels[samples], self.labels[samples])
+
+    def fingerprint(self) -> str:
+        return digest(self.labels, self.pixels)
 
     def to(self, device: torch.device) -> "ResidentSplit":
         return ResidentSplit(self.pixels.to(device), self.labels.to(device))
@@ -92,6 +105,11 @@ class FolderSplit:
     def subset(self, samples: Tensor) -> "FolderSplit":
         paths, labels = self.paths[samples.numpy()], self.labels[samples]
         return FolderSplit(paths, labels, self.geometry, self.pool)
+
+    def fingerprint(self) -> str:
+        """Of labels and the last two parts of every path: what lies in the files is not read."""
+        names = b"\n".join(b"/".join(path.split(b"/")[-2:]) for path in self.paths.tolist())
+        return digest(self.labels, torch.frombuffer(bytearray(names), dtype=torch.uint8))
 
     def to(self, device: torch.device) -> "FolderSplit":
         return self
@@ -223,7 +241,13 @@ def _read_folder(data: Data, split: str) -> FolderSplit:
 
 
 def _image_files(folder: Path) -> Iterator[bytes]:
-    for place, _, names in os.walk(folder, followlinks=True):
+    seen: set[str] = set()
+    for place, inner, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above it
+            inner.clear()
+            continue
+        seen.add(real)
         for name in names:
             if os.path.splitext(name)[1].lower() in SUFFIXES:
                 yield os.fsencode(os.path.join(place, name))

@@ -1,10 +1,11 @@
-"""A dry run: the plan of a run, and two steps of all that it will do, on its own data and nets."""
+"""A dry run: the plan of a run, and a few steps of all that it will do, on its data and nets."""
 
 import tempfile
 import time
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from knorm.training.progress import Progress
 from knorm.training.run import LAST, Run
 from knorm.training.state import weights_of
 
-STEPS = 2
+STEPS, EVALUATED = 4, 2  # optimizer steps, and batches of every split
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60
 
@@ -52,13 +53,13 @@ def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> None:
         check_equal(trainer, again)
         accelerator.wait_for_everyone()
     kept = recipe.epochs // recipe.keep.every if recipe.keep.every else 0
-    say(
-        f"disk   {(3 + kept) * num_bytes / 2**20:,.0f} MiB at most, {num_bytes / 2**20:,.1f} a save"
-    )
+    most = recipe.seeds * (3 + kept) * num_bytes
+    say(f"disk   {most / 2**20:,.0f} MiB at most, {num_bytes / 2**20:,.1f} a save")
     steps = recipe.epochs * trainer.steps_per_epoch
     num_evaluated = recipe.epochs * num_images(data, "val") + 2 * num_images(data, "test")
-    seconds = round(steps * per_step + num_evaluated * per_image)
-    say(f"time   about {timedelta(seconds=seconds)}, {1000 * per_step:,.0f} ms a step")
+    seconds = round(recipe.seeds * (steps * per_step + num_evaluated * per_image))
+    runs = f"{recipe.seeds} runs, " if recipe.seeds > 1 else ""
+    say(f"time   {runs}about {timedelta(seconds=seconds)}, {1000 * per_step:,.0f} ms a step")
     say("dry run passed: trained, evaluated, saved, resumed")
 
 
@@ -68,7 +69,7 @@ def num_images(data: ImageData, split: str) -> int:
 
 
 def try_training(recipe: Recipe, trainer: Trainer, data: ImageData, task: Classification) -> float:
-    """Two steps; seconds of the second one."""
+    """A few steps; seconds of one after the first."""
     step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
     windows = training_windows(data, recipe.augment, make_sampling(recipe, data), 1)
     progress = Progress(epochs=1, steps=STEPS, unit="img", enabled=False)
@@ -80,14 +81,14 @@ def try_training(recipe: Recipe, trainer: Trainer, data: ImageData, task: Classi
         progress,
         lambda: ends.append(time.perf_counter()),
     )
-    return ends[-1] - ends[0] if len(ends) > 1 else 0.0
+    return median(end - begin for begin, end in pairwise(ends)) if len(ends) > 1 else 0.0
 
 
 def try_evaluation(
     recipe: Recipe, trainer: Trainer, data: ImageData, task: Classification
 ) -> float:
     """Two batches of every split that is evaluated; seconds per image."""
-    size = STEPS * recipe.eval_batch_size * trainer.accelerator.num_processes
+    size = EVALUATED * recipe.eval_batch_size * trainer.accelerator.num_processes
     began, count = time.perf_counter(), 0
     for name in data.splits.keys() - {"train"}:
         few = data.first(name, size)

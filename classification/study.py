@@ -2,13 +2,16 @@
 
     python -m classification.study --config cifar10-knresnet13-small --optim.lr 0.2 --seeds 3
 
-Trains with the recipe's rate, then with half of it, and so on until a rate scores no higher than
-the one before it. A score is the validation top-1 of the last weights, the mean over the seeds.
-The test split has no say; its number is told for the chosen rate alone.
+Trains with the recipe's rate, then with half of it, and so on until a rate that beats guessing is
+followed by one that scores no higher. A score is the validation top-1 of the last weights, the mean
+over the seeds; a rate whose loss leaves all bounds scores nothing. Every rate's folder is a whole
+run with its own test numbers, at which the search does not look; study.md tells that of the chosen
+rate alone.
 
 Source: Nasirigerdeh et al., TMLR 2024, section 4, where the search starts at 0.2.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,9 +26,9 @@ from classification.rehearsal import rehearse
 from classification.train import open_run_folder, parent_of, prepare, train_seeds
 from knorm.training.files import write_text
 from knorm.training.launch import start
-from knorm.training.mistakes import UserMistakeError, check_positive, run_program
+from knorm.training.mistakes import DivergedError, UserMistakeError, check_positive, run_program
 from knorm.training.resume import AUTO, find_place
-from knorm.training.run import RESULT, command_line, to_json
+from knorm.training.run import COMMAND, RESULT, command_line, to_json
 from knorm.training.study import mean_and_sd, values_of
 
 Trial = dict[str, Any]
@@ -42,6 +45,7 @@ class Search(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.name = f"{str(self.name).removesuffix('-lr')}-lr"
         check_positive("rates", self.rates)
         if self.data.val_fraction == 0 and self.data.name != "imagefolder":
             raise UserMistakeError(
@@ -53,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The plan of a search."""
     argv = sys.argv[1:] if argv is None else argv
     search = parse_recipe(argv, Search, prog="python -m classification.study")
-    search.name = f"{search.name}-lr"
     place = prepare(search)
     accelerator = start(search.launch)
     data = load_data(search, accelerator)
@@ -80,11 +83,20 @@ def search_rates(
         rate = search.optim.lr / 2**halvings
         recipe = recipe_at(search, rate, folder / f"lr-{rate:g}")
         place = find_place(AUTO, recipe.run_dir, parent_of(recipe), settings_of(recipe))
-        values = values_of(train_seeds(recipe, place, data, accelerator, command))
+        try:
+            values = values_of(train_seeds(recipe, place, data, accelerator, command))
+        except DivergedError:
+            values = {SCORE: [-math.inf], TESTED: []}
         trials.append({"lr": rate, "scores": values[SCORE], "tested": values[TESTED]})
-        if len(trials) > 1 and score(trials[-1]) <= score(trials[-2]):
+        if len(trials) > 1 and score(trials[-1]) <= score(trials[-2]) > guessing(data):
             break
     return trials
+
+
+def guessing(data: ImageData) -> float:
+    """Top-1 of always naming the most frequent class of the validation split."""
+    counts = data.labels("val").bincount()
+    return (counts.max() / counts.sum()).item()
 
 
 def recipe_at(search: Search, rate: float, folder: Path) -> Recipe:
@@ -102,7 +114,10 @@ def score(trial: Trial) -> float:
 def write_study(folder: Path, trials: Sequence[Trial]) -> str:
     """result.json and study.md of the search; returns the latter."""
     best = max(trials, key=score)
+    command = (folder / COMMAND).read_text(encoding="utf-8").strip()
     lines = [
+        f"# {folder.parent.name} {folder.name}: learning rates",
+        "",
         "| learning rate | val top-1 (last weights), mean ± SD | runs |",
         "| --- | --- | --- |",
         *(
@@ -118,6 +133,7 @@ def write_study(folder: Path, trials: Sequence[Trial]) -> str:
     )
     text = "\n".join(lines) + (
         f"\n\nTest top-1 at the chosen rate {best['lr']:g}: {in_percent(best['tested'])}.\n{ends}"
+        f"\n```\n{command}\n```\n"
     )
     write_text(folder / "study.md", text)
     summary = {
@@ -131,6 +147,8 @@ def write_study(folder: Path, trials: Sequence[Trial]) -> str:
 
 def in_percent(values: Sequence[float]) -> str:
     """`70.84 ± 0.02 %`."""
+    if not all(map(math.isfinite, values)):
+        return "the loss left all bounds"
     mean, sd = mean_and_sd(values)
     return f"{100 * mean:.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}") + " %"
 

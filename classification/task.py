@@ -4,15 +4,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classification.config import Loss, Model
-from classification.data import Batch
+from classification.data import Batch, ImageData
 from knorm.choices import nearest
 from knorm.models import create_model, model_options
 from knorm.training import metrics
 from knorm.training.loop import Sums
+from knorm.training.mistakes import UserMistakeError
 from knorm.training.seeds import seed_torch
 
 TOP_K = 5
@@ -34,12 +36,28 @@ def net_options(model: Model) -> dict[str, Any]:
         raise ValueError(f"model.{twice[0]} is given twice, also in model.options")
     taken = model_options(model.name)
     for option in model.options:
+        if option in ("num_classes", "in_chans"):
+            raise ValueError(f"model.options.{option} is known from the data; leave it out")
         if option not in taken:
             raise ValueError(
                 f"model.options.{option}: {model.name} takes no such option"
                 f"{nearest(option, taken)} (--model.options '{{}}' drops those of the recipe)"
             )
     return given | model.options
+
+
+def check_images(model: Model, data: ImageData) -> None:
+    """Raise `UserMistakeError` where the net cannot take images of that size; computes nothing."""
+    image = data.splits["train"].images(torch.zeros(1, dtype=torch.long))
+    with torch.device("meta"):
+        net = make_model(model, num_classes=len(data.classes), in_chans=image.shape[1], seed=0)
+        try:
+            net.eval()(torch.empty(image.shape))
+        except (RuntimeError, ValueError) as error:
+            height, width = image.shape[2:]
+            raise UserMistakeError(
+                f"{model.name} cannot take images of {height} x {width}: {error}"
+            ) from error
 
 
 class Classification:

@@ -24,15 +24,20 @@ from classification.config import Recipe, parse_recipe, settings_of
 from classification.data import ImageData, count_classes, load_data, training_windows
 from classification.evaluate import evaluate_split
 from classification.outcome import plan, result_of, test_numbers, write_outcome
-from classification.task import Classification, make_model, score
+from classification.task import Classification, check_images, make_model, score
 from knorm.training.environment import describe_environment
 from knorm.training.interrupt import stop_on_signal
 from knorm.training.launch import check_launch, compiled, start, world_size
 from knorm.training.loop import Trainer, gradient_step, train_epoch
-from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user, run_program
+from knorm.training.mistakes import (
+    DivergedError,
+    UserMistakeError,
+    mistakes_of_the_user,
+    run_program,
+)
 from knorm.training.optim import make_optimizer
 from knorm.training.progress import Progress
-from knorm.training.resume import AUTO, Place, changed_versions, find_place
+from knorm.training.resume import AUTO, Place, changed_surroundings, find_place
 from knorm.training.run import (
     COMMAND,
     CONFIG,
@@ -45,6 +50,7 @@ from knorm.training.run import (
 )
 from knorm.training.sampling import Sampling
 from knorm.training.schedule import fraction_at
+from knorm.training.state import check_resumable
 from knorm.training.study import write_seeds
 from knorm.training.track import start_tracking, track
 
@@ -95,6 +101,7 @@ def train(
         if accelerator.is_main_process:
             print(f"{place.folder} is finished already", flush=True)
         return json.loads((place.folder / RESULT).read_text(encoding="utf-8"))
+    check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     trainer = make_trainer(recipe, data, accelerator)
     run = open_run(recipe, place, data, accelerator, command)
@@ -111,6 +118,9 @@ def train(
 def prepare(recipe: Recipe) -> Place:
     """Check what can be checked without data, and find the folder of the run."""
     check_launch(recipe.launch, batch_size=recipe.batch_size)
+    check_passes(recipe)
+    with mistakes_of_the_user():
+        check_resumable(recipe.optim)
     if recipe.model.norm == "sync_batch" and recipe.launch.on_cpu and world_size() > 1:
         raise UserMistakeError("model.norm sync_batch shares statistics between GPUs only")
     with mistakes_of_the_user(), torch.device("meta"):
@@ -121,6 +131,16 @@ def prepare(recipe: Recipe) -> Place:
             seed=recipe.seed,
         )
     return find_place(recipe.resume, recipe.run_dir, parent_of(recipe), settings_of(recipe))
+
+
+def check_passes(recipe: Recipe) -> None:
+    """Every process has a sample, or a pair to mix, for each of its passes."""
+    least = world_size() * recipe.accumulation * (2 if recipe.augment.mixes else 1)
+    if recipe.batch_size < least:
+        raise UserMistakeError(
+            f"accumulation {recipe.accumulation} needs a batch_size of {least} or more, so that "
+            f"every pass has images, got {recipe.batch_size}"
+        )
 
 
 def parent_of(recipe: Recipe) -> Path:
@@ -200,6 +220,7 @@ def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
         "num_samples": {name: len(split.labels) for name, split in data.splits.items()},
         "mean": data.mean.flatten().tolist(),
         "std": data.std.flatten().tolist(),
+        "fingerprints": {name: split.fingerprint() for name, split in data.splits.items()},
     }
 
 
@@ -207,9 +228,9 @@ def open_run_folder(recipe: Recipe, place: Place, accelerator: Accelerator, comm
     """The folder with the recipe, the command and the surroundings in it."""
     environment = describe_environment(accelerator, Path(__file__).parent)
     if place.begun and place.folder is not None:
-        changed = changed_versions(place.folder, environment["versions"])
+        changed = changed_surroundings(place.folder, environment)
         if changed and accelerator.is_main_process:
-            print(f"note: versions changed since the run began: {', '.join(changed)}", flush=True)
+            print(f"note: bits may differ from here on: {', '.join(changed)}", flush=True)
     files = {
         CONFIG: settings_of(recipe),
         COMMAND: command,
@@ -242,15 +263,13 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
                 data, recipe.augment, sampling, epoch, first_step=trainer.steps_into(epoch)
             )
             train = train_epoch(trainer, windows, step, progress, lambda: run.after_step(trainer))
+            if not math.isfinite(train["loss"]):
+                raise DivergedError(f"the loss left all bounds in epoch {epoch}: lower optim.lr")
             val = validate(recipe, trainer, data, task)
             row = row_of(trainer, train, val)
             run.record(trainer, row, score(val) if val else None)
             track(trainer.accelerator, row)
             progress.end_epoch(row)
-            if not math.isfinite(train["loss"]):
-                raise FloatingPointError(
-                    f"the loss left all bounds in epoch {epoch}: lower optim.lr"
-                )
 
 
 def validate(

@@ -6,8 +6,14 @@ from difflib import get_close_matches
 
 def nearest(name: object, choices: Iterable[str]) -> str:
     """A question that names the choice most like `name`, after a semicolon; or nothing."""
-    near = get_close_matches(str(name), list(choices), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    plain = {_plain(choice): choice for choice in choices}
+    near = get_close_matches(_plain(name), plain, n=1)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def _plain(name: object) -> str:
+    """The name without capitals and with one kind of dash, as users mix them up."""
+    return str(name).casefold().replace("-", "_")
 
 
 def check_name(what: str, name: object, choices: Iterable[str]) -> None:

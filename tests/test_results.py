@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import core_overhead, eval_statistics, loader, training_step
+from benchmarks import core_overhead, eval_statistics, kill_and_resume, loader, training_step
 from knorm.training import compare
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -15,6 +15,12 @@ TABLES = {
     "cifar10-norms": lambda out: compare.page(out, compare.render),
     "core-overhead": lambda out: core_overhead.render(json.loads(Path(f"{out}.json").read_text())),
     "eval-statistics": lambda out: compare.page(out, eval_statistics.render),
+    **{
+        f"kill-and-resume-{processes}": lambda out: kill_and_resume.render(
+            json.loads(Path(f"{out}.json").read_text())
+        )
+        for processes in (1, 2)
+    },
     "loader": lambda out: loader.render(json.loads(Path(f"{out}.json").read_text())),
     "training-step": lambda out: training_step.render(json.loads(Path(f"{out}.json").read_text())),
 }

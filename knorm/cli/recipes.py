@@ -38,7 +38,12 @@ def main(argv: Sequence[str]) -> None:
     if pattern in found:
         print(show(pattern, *found[pattern]))
         return
-    matching = {name: info for name, (_, info) in found.items() if fnmatch(name, pattern)}
+    patterns = (pattern, f"{pattern}/*")
+    matching = {
+        name: info
+        for name, (_, info) in found.items()
+        if any(fnmatch(name, one) for one in patterns)
+    }
     if not matching:
         raise UserMistakeError(f"no recipe matches {pattern!r}{nearest(pattern, found)}")
     print(table(matching))

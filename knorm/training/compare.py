@@ -4,6 +4,7 @@ the curves of all of them as a picture. All of it from what the runs' folders ho
 import csv
 import json
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,12 +74,18 @@ def compare(folders: Iterable[Path], by: str | None, out: Path | None) -> str:
 
 def run_folders(given: Iterable[Path]) -> list[Path]:
     """The folders of finished runs; one that holds several stands for all of them."""
-    found: list[Path] = []
+    given, found = list(given), []
     for folder in given:
-        inside = sorted(path.parent for path in folder.glob("*/result.json"))
-        if not inside and not (folder / "result.json").is_file():
-            raise UserMistakeError(f"{folder} is no finished run: it holds no result.json")
-        found += inside or [folder]
+        results = sorted(path.parent for path in folder.rglob("result.json"))
+        runs = [place for place in results if (place / "metrics.jsonl").is_file()]
+        if runs:
+            found += runs
+        elif (folder / "config.yaml").is_file():
+            print(f"{folder} is left out: it is not finished", file=sys.stderr)
+    if not found:
+        raise UserMistakeError(
+            f"{', '.join(map(str, given))}: no finished run, for none holds a result.json"
+        )
     return list({folder.resolve(): folder for folder in found}.values())
 
 
@@ -151,13 +158,12 @@ def render(rows: Sequence[Row], head: str = "") -> str:
         seeds = ", ".join(sorted(row["seed"] for row in members))
         lines.append([f"`{name}`", seeds, *cells, f"{size:,}", f"{macs:.1f}"])
     table = markdown(["", "seeds", *columns, "parameters", "MMACs"], lines)
-    first = rows[0]
     foot = (
-        f"Mean ± standard deviation over seeds, last weights, {first['epochs']} epochs. "
-        f"{first['device']}, {first['processes']} process(es) of "
-        f"{first['threads']} thread(s), torch {first['torch']}."
+        f"Mean ± standard deviation over seeds, last weights, {_common(rows, 'epochs')} epochs. "
+        f"{_common(rows, 'device')}, {_common(rows, 'processes')} process(es) of "
+        f"{_common(rows, 'threads')} thread(s), torch {_common(rows, 'torch')}."
     )
-    parts = (head.strip(), table, foot, *warnings_of(groups, first.get(ALSO_DIFFER, "")))
+    parts = (head.strip(), table, foot, *warnings_of(groups, rows[0].get(ALSO_DIFFER, "")))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -174,6 +180,11 @@ def warnings_of(groups: Mapping[str, Sequence[Row]], also: str) -> list[str]:
                 "the deviation is not that of independent seeds."
             )
     return found
+
+
+def _common(rows: Sequence[Row], column: str) -> str:
+    """What all rows say there, or everything that some of them say."""
+    return " or ".join(dict.fromkeys(row[column] for row in rows))
 
 
 def _mean(rows: Sequence[Row], column: str) -> float:

@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from knorm.training.mistakes import UserMistakeError, did_you_mean, mistakes_of_the_user
-from knorm.training.recipes import find_recipe, flat, parts_of, read_recipe, recipe_text
+from knorm.training.recipes import find_recipe, flat, parts_of, read_recipe
 
 T = TypeVar("T")
 BUILT_IN = {"config": str, "print_config": str, "help": str}
@@ -35,7 +35,8 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, recipes: Path, defaul
     parser.add_argument("--config", action="config", help=files)
     parser.add_class_arguments(cls)
     try:
-        namespace = parser.parse_args([with_text(argument) for argument in arguments])
+        arguments = [*named(arguments, recipes, options), *arguments]
+        namespace = parser.parse_args([with_text(argument, options) for argument in arguments])
     except ArgumentError as error:
         raise UserMistakeError(in_one_line(str(error), options, arguments)) from error
     with mistakes_of_the_user():
@@ -72,6 +73,13 @@ def with_files(argv: Sequence[str], recipes: Path, default: str) -> list[str]:
     return [f"--config={recipes / default}.yaml", *arguments]
 
 
+def named(arguments: Sequence[str], recipes: Path, options: dict[str, Any]) -> list[str]:
+    """`--name` after the last recipe of ours, for files and arguments that give none."""
+    places = [Path(a.removeprefix("--config=")) for a in arguments if a.startswith("--config=")]
+    ours = [place.stem for place in places if place.parent == recipes]
+    return [f"--name={ours[-1]}"] if ours and "name" in options else []
+
+
 def with_switches(arguments: Sequence[str], options: dict[str, Any]) -> list[str]:
     """The arguments with `=true` after a yes-or-no option that has no value."""
     followers = [*arguments[1:], "--"]
@@ -83,12 +91,13 @@ def with_switches(arguments: Sequence[str], options: dict[str, Any]) -> list[str
     ]
 
 
-def with_text(argument: str) -> str:
+def with_text(argument: str, options: dict[str, Any]) -> str:
     """A `--config=file.yaml/row` with the YAML of that row; other arguments as they are."""
     option, _, place = argument.partition("=")
     if option != "--config" or Path(place).is_file():
         return argument
-    return f"--config={recipe_text(Path(place))}"
+    recipe = {key: value for key, value in read_recipe(Path(place)).items() if key in options}
+    return f"--config={yaml.safe_dump(recipe, sort_keys=False)}"
 
 
 def option_types(cls: type) -> dict[str, Any]:
@@ -147,8 +156,14 @@ def in_one_line(message: str, options: dict[str, Any], arguments: Sequence[str])
     if not (key and value and key[1] in options):
         return message
     kind, where = options[key[1]], origin(key[1], value[1], arguments)
-    hint = did_you_mean(value[1], choices_of(kind))
+    hint = did_you_mean(value[1], choices_of(kind)) or how_to_list(kind, value[1])
     return f"{where}{key[1]}: expected {describe(kind)}, got {value[1]!r}{hint}"
+
+
+def how_to_list(kind: Any, value: str) -> str:
+    """How a value is written as a list, for options that take one."""
+    takes_lists = any(get_origin(part) in (list, tuple) for part in (kind, *get_args(kind)))
+    return f"; write '[{value}]'" if takes_lists and not value.startswith("[") else ""
 
 
 def origin(name: str, value: str, arguments: Sequence[str]) -> str:

@@ -13,8 +13,10 @@ SAME_REQUEST = 3.0  # seconds; a launcher passes on the signal that the terminal
 class Interrupted(KeyboardInterrupt):
     """A signal asked the run to stop."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, *, whole: bool = True):
         super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.whole = whole
+        """whether it came between two steps; otherwise nothing that is half done may be saved"""
         self.exit_code = 128 + number
 
 
@@ -29,7 +31,7 @@ class Stop:
         if self.number is None:
             self.number, self.since = number, time.monotonic()
         elif time.monotonic() - self.since > SAME_REQUEST:
-            raise Interrupted(self.number)
+            raise Interrupted(self.number, whole=False)
 
     def check(self) -> None:
         """Raise `Interrupted` when a signal has come."""

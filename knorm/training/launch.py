@@ -111,6 +111,11 @@ def check_wishes(launch: Launch) -> None:
             "the launcher asks for compilation (dynamo); add --launch.compile true instead, "
             "it belongs to the recipe"
         )
+    if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
+        raise UserMistakeError(
+            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS is set; unset it and give --accumulation, "
+            "it belongs to the recipe"
+        )
     if flag("ACCELERATE_USE_CPU") and not launch.on_cpu:
         raise UserMistakeError("the launcher asks for the CPU; add --launch.cpu true as well")
     if flag("ACCELERATE_USE_FSDP") and launch.on_cpu:
@@ -135,6 +140,9 @@ def command_hint(processes: int) -> str:
     """How to start that many processes."""
     if processes == 1:
         return "start it with `python -m ...`"
+    if not torch.accelerator.is_available():
+        config = "--config_file launch/cpu2.yaml"
+        return f"start it with `accelerate launch {config} --num_processes {processes} -m ...`"
     return f"start it with `accelerate launch --multi_gpu --num_processes {processes} -m ...`"
 
 

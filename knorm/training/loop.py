@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -139,10 +140,10 @@ class SoFar:
 
     @classmethod
     def restored(cls, state: dict[str, Any], device: torch.device) -> "SoFar":
-        """From what `state` gave."""
+        """From what `state` gave, with None for what is no number."""
         dtype = torch.float32 if device.type == "mps" else torch.float64
         sums = {
-            name: torch.tensor(value, dtype=dtype, device=device)
+            name: torch.tensor(nan if value is None else value, dtype=dtype, device=device)
             for name, value in state["sums"].items()
         }
         return cls(sums, state["seconds"], state["waited"])

@@ -23,6 +23,10 @@ class OneRankMistakeError(UserMistakeError):
     """A mistake that one process alone meets, such as a damaged file, and has to tell."""
 
 
+class DivergedError(UserMistakeError):
+    """The loss is no number any more."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """`knorm.choices.nearest`, for which optim.learning_rate also is like optim.lr."""
     choices = list(choices)
@@ -130,6 +134,7 @@ def run_program(main: Callable[[], object]) -> int:
 
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ENTRY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 NOT_DETERMINISTIC = re.compile(
     r"(\S+) does not have a deterministic implementation"
 )  # torch's words
@@ -145,6 +150,8 @@ def line_for(error: Exception) -> str | None:
             f"no space left on the disk{place}; what was saved before is whole: free some and "
             "give the same command with --resume auto"
         )
+    if isinstance(error, OSError) and error.errno in NO_ENTRY and error.filename:
+        return f"{error.filename}: {error.strerror}"
     operation = NOT_DETERMINISTIC.match(str(error)) if isinstance(error, RuntimeError) else None
     if operation:
         return (

@@ -84,7 +84,11 @@ def read_recipe(place: Path) -> Any:
     """The options of a recipe; a row's with those of its base that it leaves alone."""
     if place.is_file():
         return read_yaml(place)
+    study = read_study(place.parent)
     options: dict[str, Any] = {"name": f"{place.parent.stem}-{place.name}"}
+    number = study["variants"][place.name].get(PUBLISHED)
+    if number is not None:
+        options[PUBLISHED] = f"{number} ({study.get('source')})"
     for part in parts_of(place):
         options = merged(options, part.options)
     return options

@@ -18,9 +18,10 @@ AUTO = "auto"
 MAY_DIFFER = (  # what no number depends on
     "data.root",
     "data.workers",
-    "data.resident",
     "keep",
     "launch.processes",
+    "rates",
+    "seeds",
     "track",
 )
 Settings = Mapping[str, Any]
@@ -83,6 +84,10 @@ def place_of(folder: Path, wanted: Settings) -> Place:
             f"{folder} was made by {environment['processes']} process(es), this is "
             f"{world_size()}: its numbers would change; {command_hint(environment['processes'])}"
         )
+    log = folder / "metrics.jsonl"
+    epochs = len(log.read_text(encoding="utf-8").splitlines()) if log.is_file() else 0
+    if epochs > 1 and not checkpoint.exists(folder / LAST):
+        raise UserMistakeError(f"{folder} has {epochs} epochs but no {LAST}/ to go on from")
     return Place(folder, begun=True, finished=(folder / RESULT).is_file())
 
 
@@ -138,19 +143,30 @@ def unbegun(folder: Path) -> Path:
     return new_folder(str(folder)) or folder
 
 
-def changed_versions(folder: Path, versions: Mapping[str, str]) -> list[str]:
-    """`torch 2.13.0 -> 2.15.0` for every package that is not what it was when the run began."""
-    environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-    return [
-        f"{name} {version} -> {versions.get(name)}"
-        for name, version in environment["versions"].items()
-        if versions.get(name) != version
-    ]
+def changed_surroundings(folder: Path, now: Mapping[str, Any]) -> list[str]:
+    """`torch 2.13.0 -> 2.15.0` for everything that is not what it was when the run began."""
+    before = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    pairs = {name: (before.get(name), now.get(name)) for name in ("device", "threads")}
+    pairs |= {
+        name: (version, now["versions"].get(name)) for name, version in before["versions"].items()
+    }
+    commits = [(place.get("git") or {}).get("commit") for place in (before, now)]
+    pairs["commit"] = (commits[0], commits[1])
+    return [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
 
 
 def with_resumed_config(argv: Sequence[str]) -> list[str]:
-    """The arguments, with the folder's own config.yaml where `--resume FOLDER` stands alone."""
-    words = [word for argument in argv for word in argument.split("=", 1)]
-    if len(words) == 2 and words[0] == "--resume" and words[1] != AUTO:
-        return [f"--config={existing(words[1]) / CONFIG}", *argv]
-    return list(argv)
+    """The arguments, with the folder's own config.yaml for `--resume FOLDER` without `--config`."""
+    words = list(argv)
+    for place, word in enumerate(words):
+        if word == "--config" or word.startswith("--config="):
+            return words
+        if word == "--resume" and place + 1 < len(words):
+            folder = words[place + 1]
+        elif word.startswith("--resume="):
+            folder = word.removeprefix("--resume=")
+        else:
+            continue
+        if folder not in (AUTO, "", "null"):
+            return [f"--config={existing(folder) / CONFIG}", *words]
+    return words

@@ -81,17 +81,19 @@ class Run:
     def record(self, trainer: Trainer, row: Row, score: tuple[float, ...] | None) -> None:
         """Keep an epoch's numbers and weights; the first highest `score` also as the best.
 
-        last/ comes at the end: a run that is killed before it goes on from the one before and
-        does all of this again.
+        A run that is killed before last/ is written goes on from the one before and does all of
+        this again; one that is killed before best/ is written makes it of last/.
         """
         self.rows.append(row)
         self._write_rows()
-        if score is not None and (self.best is None or score > self.best_score):
-            self.best, self.best_score = row, score
-            self.save(BEST, trainer)
         if self.keep.every is not None and trainer.epoch % self.keep.every == 0:
             self.save(f"epoch-{trainer.epoch:04d}", trainer)
+        is_best = score is not None and (self.best is None or score > self.best_score)
+        if score is not None and is_best:
+            self.best, self.best_score = row, score
         self.save(LAST, trainer)
+        if is_best:
+            self.save(BEST, trainer)
 
     def _write_rows(self) -> None:
         lines = "".join(to_json(row) + "\n" for row in self.rows)
@@ -142,9 +144,12 @@ class Run:
         restore(trainer, saved)
         state = saved.state
         self.rows, self.best = list(state["rows"]), state["best"]["row"]
-        self.best_score = tuple(state["best"]["score"])
+        score = state["best"]["score"]
+        self.best_score = tuple(-math.inf if part is None else part for part in score)
         self.started = time.perf_counter() - state["seconds"]
         self._write_rows()
+        if self.best is not None and self.best.get("step") == trainer.step:
+            self.save(BEST, trainer)  # perhaps the process was stopped before it could
 
     def load(self, name: str, net: nn.Module) -> None:
         """Give the net the weights saved as `name`; the main process reads, the others receive."""
@@ -157,9 +162,15 @@ class Run:
         try:
             yield
         except Interrupted as stop:
-            if self.writes and trainer.plain is None:
+            if self.writes and not stop.whole:
+                print(f"{stop} at once; {self.folder / LAST} is of an earlier step", flush=True)
+            elif self.writes and trainer.plain is None:
                 self.save(LAST, trainer)
-                print(f"{stop} after step {trainer.step}; saved {self.folder / LAST}", flush=True)
+                print(
+                    f"{stop} after step {trainer.step}; saved {self.folder / LAST}; "
+                    "the same command with --resume auto goes on",
+                    flush=True,
+                )
             raise
 
     def write(self, name: str, text: str) -> None:

@@ -10,8 +10,10 @@ from torch.optim import Optimizer
 
 from knorm.training.checkpoint import EMA, MODEL, OPTIMIZER, Checkpoint, Tensors
 from knorm.training.loop import SoFar, Trainer
+from knorm.training.optim import Optim, make_optimizer
 from knorm.training.sharding import load_weights, shard_like, whole
 
+GROUP = "group."
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -31,7 +33,6 @@ def capture(trainer: Trainer) -> tuple[dict[str, Tensors], dict[str, Any]]:
     tensors, values = optimizer_state(trainer.optimizer)
     scaler = trainer.accelerator.scaler
     state = {
-        "processes": trainer.accelerator.num_processes,
         "so_far": trainer.so_far.state(),
         "optimizer": values,
         "scaler": scaler.state_dict() if scaler is not None else None,
@@ -63,6 +64,15 @@ def load_evaluated(net: nn.Module, saved: Checkpoint | None, accelerator: Accele
             broadcast(tensor, src=0)
 
 
+def check_resumable(optim: Optim) -> None:
+    """Raise `TypeError` for an optimizer whose state cannot be saved, found on a net of a few."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = make_optimizer(optim, net)
+    net(torch.ones(2, 2)).sum().backward()
+    optimizer.step()
+    optimizer_state(optimizer)
+
+
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """`number.name` -> tensor of every parameter's state, and what is no tensor."""
     saved = optimizer.state_dict()
@@ -79,10 +89,14 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
                     f"{type(optimizer).__name__} keeps a {type(value).__name__} as {name}, which "
                     "cannot be saved without pickling; choose another optimizer"
                 )
-    groups = [
-        {name: value for name, value in group.items() if isinstance(value, PLAIN)}
-        for group in saved["param_groups"]
-    ]
+    groups = []
+    for number, group in enumerate(saved["param_groups"]):
+        groups.append({name: value for name, value in group.items() if isinstance(value, PLAIN)})
+        tensors |= {
+            f"{GROUP}{number}.{name}": value
+            for name, value in group.items()
+            if isinstance(value, Tensor)
+        }
     return whole(tensors), {"values": values, "groups": groups}
 
 
@@ -90,12 +104,15 @@ def load_optimizer(optimizer: Optimizer, tensors: Tensors, values: dict[str, Any
     """Give the optimizer the state that `optimizer_state` saw in one like it."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
+    groups = optimizer.state_dict()["param_groups"]
+    groups = [group | saved for group, saved in zip(groups, values["groups"], strict=True)]
     for key, value in [*tensors.items(), *values["values"].items()]:
-        number, _, name = key.partition(".")
+        number, _, name = key.removeprefix(GROUP).partition(".")
+        if key.startswith(GROUP):
+            groups[int(number)][name] = value
+            continue
         if isinstance(value, Tensor):
             value = shard_like(value, parameters[int(number)])
         state.setdefault(int(number), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    groups = [group | saved for group, saved in zip(groups, values["groups"], strict=True)]
     with torch.no_grad():
         optimizer.load_state_dict({"state": state, "param_groups": groups})

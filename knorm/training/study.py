@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knorm.training.files import write_text
-from knorm.training.run import RESULT, to_json
+from knorm.training.run import COMMAND, RESULT, to_json
 
 Result = Mapping[str, Any]
 Key = tuple[str, str, str]
@@ -50,7 +50,13 @@ def write_seeds(folder: Path, results: Sequence[Result]) -> str:
         f"| {', '.join(f'{value:.6g}' for value in row['values'])} |"
         for row in rows
     ]
-    text = f"Seeds {', '.join(map(str, seeds))}.\n\n" + "\n".join(lines) + "\n"
+    command = (folder / COMMAND).read_text(encoding="utf-8").strip()
+    text = (
+        f"# {results[0]['name']}, seeds {', '.join(map(str, seeds))}\n\n"
+        + "\n".join(lines)
+        + f"\n\nFractions; SD is the sample standard deviation of {len(seeds)} runs.\n\n"
+        + f"```\n{command}\n```\n"
+    )
     write_text(folder / SUMMARY, text)
     summary = {"name": results[0]["name"], "seeds": seeds, "results": rows}
     write_text(folder / RESULT, to_json(summary, indent=2) + "\n")

@@ -48,7 +48,7 @@ MISTAKES = {
     "a number out of range": (["--optim.lr=-1"], "optim.lr must be positive"),
     "a choice that is not there": (["--optim.name=sdg"], "did you mean 'sgd'?"),
     "half an epoch": (["--epochs=1.5"], "--epochs: expected int"),
-    "no epoch": (["--epochs=0"], "epochs must be positive"),
+    "no epoch": (["--epochs=0"], "epochs must lie between 1"),
     "an argument without an option": (["mnist"], "unrecognized arguments: mnist"),
     "an option without a value": (["--epochs"], "expected one argument"),
     "a recipe that is not there": (["--config=digit"], "did you mean 'digits'?"),
@@ -76,10 +76,21 @@ MISTAKES = {
     "a name that is a path": (["--name=a/b"], "name must be a plain folder name"),
     "milestones without steps": (["--schedule.milestones=[1]"], "belongs to schedule.name"),
     "nothing but warm-up": (["--schedule.warmup_epochs=13"], "must not be more than epochs"),
+    "passes without images": (["--accumulation=33"], "needs a batch_size of 33 or more"),
+    "one class of patterns": (["--data.synthetic.classes=1"], "must be 2 or more"),
+    "an average that never moves": (["--ema_decay=1"], "ema_decay must lie between"),
+    "a milestone after the end": (
+        ["--schedule.name=multistep", "--schedule.milestones=[12]"],
+        "schedule.milestones must lie between 0 and epochs 12",
+    ),
+    "a folder above": (["--name=.."], "name must be a plain folder name"),
+    "a word for a list": (["--track=tensorboard"], "write '[tensorboard]'"),
+    "the classes as an option": (["--model.options.num_classes=3"], "known from the data"),
+    "capitals in a name": (["--model.name=KNResNet18"], "did you mean 'knresnet18'?"),
     "a batch of nothing": (["--batch_size=0"], "batch_size must be positive"),
     "a pass of nothing": (["--accumulation=0"], "accumulation must be positive"),
     "no seed": (["--seeds=0"], "seeds must be positive"),
-    "an average of the future": (["--ema_decay=2"], "ema_decay must lie between 0 and 1"),
+    "an average of the future": (["--ema_decay=2"], "ema_decay must lie between 0 and 0.999"),
     "labels smoothed away": (["--loss.label_smoothing=2"], "label_smoothing must lie between"),
     "a policy that is not there": (["--augment.policy=cifar"], "did you mean 'cifar10'?"),
     "a mixture below zero": (["--augment.mixup=-1"], "augment.mixup must lie between"),
@@ -156,6 +167,21 @@ def tree(tmp_path):
 def empty(folder):
     for path in folder.iterdir():
         path.unlink()
+
+
+def test_images_too_small_for_the_net_are_told_before_there_is_a_folder(tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = ["--data.name=synthetic", "--data.synthetic.image_size=2", "--model.name=resnet8"]
+    arguments += ["--model.options={}", f"--run_dir={folder}"]
+    assert run_program(lambda: train.main(arguments)) == 2
+    assert "resnet8 cannot take images of 2 x 2" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_gradients_are_not_divided_behind_the_recipe(monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert run_program(lambda: train.main([])) == 2
+    assert "give --accumulation" in capsys.readouterr().err
 
 
 TREES = {

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from classification import study
-from knorm.training.mistakes import run_program
+from knorm.training.mistakes import DivergedError, run_program
 from tests.classification.runs import QUICK
 
 SCORES = {0.4: 0.1, 0.2: 0.6, 0.1: 0.9, 0.05: 0.9, 0.025: 1.0}
@@ -42,6 +42,19 @@ def test_the_rate_is_halved_until_that_no_longer_helps_on_the_validation_split(t
     text = (tmp_path / "search" / "study.md").read_text()
     assert "| 0.1 (chosen) | 90.00 ± 0.00 % | 2 |" in text
     assert "Test top-1 at the chosen rate 0.1: 50.00 ± 0.00 %" in text
+
+
+def test_a_rate_that_diverges_or_only_guesses_does_not_end_the_search(tmp_path, monkeypatch):
+    def train_seeds(recipe, place, data, accelerator, command):
+        if recipe.optim.lr == 0.4:
+            raise DivergedError("the loss left all bounds")
+        value = {0.2: 0.1, 0.1: 0.1, 0.05: 0.8, 0.025: 0.7}[recipe.optim.lr]
+        numbers = {"weights": "last", "metric": "top1", "value": value}
+        return [{"results": [numbers | {"split": split} for split in ("val", "test")]}]
+
+    monkeypatch.setattr(study, "train_seeds", train_seeds)
+    assert search(tmp_path / "search")["chosen"] == 0.05
+    assert "| 0.4 | the loss left all bounds |" in (tmp_path / "search" / "study.md").read_text()
 
 
 def test_a_search_that_ends_too_early_says_so(trained, tmp_path):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from classification import evaluate, train
 from classification.config import load_recipe
-from knorm.training.mistakes import run_program
+from knorm.training.mistakes import DivergedError, run_program
 from tests.classification.runs import QUICK, ROOT, evaluated, run, value
 
 FILES = {
@@ -163,9 +163,12 @@ def test_other_settings_repeat_their_numbers_too(tmp_path, capsys):
 
 
 def test_a_loss_without_bounds_ends_the_run_with_a_hint(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"in epoch 1: lower optim\.lr"):
-        run(tmp_path / "run", "--epochs=3", "--optim.lr=1e30")
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    for resume in ("null", "auto", "auto"):
+        arguments = ("--epochs=3", "--optim.lr=1e30", "--keep.minutes=0", f"--resume={resume}")
+        with pytest.raises(DivergedError, match=r"in epoch 1: lower optim\.lr"):
+            run(tmp_path / "run", *arguments)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_runs_without_a_folder_are_numbered_under_their_name(tmp_path, monkeypatch):

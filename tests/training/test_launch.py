@@ -153,7 +153,9 @@ def test_a_launch_that_would_run_as_something_else_ends_with_the_right_command(
     assert done.returncode != 0
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert message in error
-    assert "start it with `accelerate launch --multi_gpu --num_processes 2" in error
+    assert (
+        "start it with `accelerate launch --config_file launch/cpu2.yaml --num_processes 2" in error
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -193,7 +195,7 @@ def test_processes_that_did_not_find_each_other_are_refused(monkeypatch):
     accelerator = start(Launch())
     assert accelerator.device.type == "cpu"
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserMistakeError, match="accelerate launch --multi_gpu --num_processes 2"):
+    with pytest.raises(UserMistakeError, match=r"launch/cpu2\.yaml --num_processes 2"):
         start(Launch())
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from knorm.training.mistakes import UserMistakeError
-from knorm.training.resume import changed_versions, find_place, with_resumed_config
+from knorm.training.resume import changed_surroundings, find_place, with_resumed_config
 
 SETTINGS = "optim: {lr: 0.1}\ndata: {root: here}\nseed: 0\n"
 
@@ -85,10 +85,40 @@ def test_a_folder_alone_brings_its_settings(tmp_path):
     folder = begin(tmp_path / "run")
     for argv in (["--resume", str(folder)], [f"--resume={folder}"]):
         assert with_resumed_config(argv) == [f"--config={folder / 'config.yaml'}", *argv]
-    for argv in (["--resume", "auto"], ["--resume", str(folder), "--epochs", "3"], []):
+    argv = ["--data.root", "there", "--resume", str(folder)]
+    assert with_resumed_config(argv) == [f"--config={folder / 'config.yaml'}", *argv]
+    for argv in (["--resume", "auto"], ["--config", "x", "--resume", str(folder)], []):
         assert with_resumed_config(argv) == argv
 
 
-def test_versions_that_changed_are_told(tmp_path):
+def test_surroundings_that_changed_are_told(tmp_path):
     folder = begin(tmp_path / "run")
-    assert changed_versions(folder, {"torch": "2.15.0", "rich": "1"}) == ["torch 2.13.0 -> 2.15.0"]
+    (folder / "environment.json").write_text(
+        json.dumps({"versions": {"torch": "2.13.0", "rich": "1"}, "threads": 1, "git": None})
+    )
+    now = {"versions": {"torch": "2.15.0", "rich": "1"}, "threads": 2, "git": {"commit": "abc"}}
+    assert changed_surroundings(folder, now) == [
+        "threads 1 -> 2",
+        "torch 2.13.0 -> 2.15.0",
+        "commit None -> abc",
+    ]
+
+
+def test_a_run_that_lost_its_last_weights_does_not_start_over(tmp_path):
+    folder = begin(tmp_path / "run")
+    (folder / "metrics.jsonl").write_text("{}\n")
+    assert not find_place(str(folder), None, tmp_path, SETTINGS).saved
+    (folder / "metrics.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(UserMistakeError, match="has 2 epochs but no last/ to go on from"):
+        find_place(str(folder), None, tmp_path, SETTINGS)
+
+
+def test_a_path_may_hold_an_equals_sign(tmp_path):
+    folder = begin(tmp_path / "lr=0.1")
+    argv = ["--resume", str(folder)]
+    assert with_resumed_config(argv) == [f"--config={folder / 'config.yaml'}", *argv]
+
+
+def test_more_seeds_and_rates_may_be_asked_for(tmp_path):
+    folder = begin(tmp_path / "run", SETTINGS + "seeds: 2\nrates: 3\n")
+    assert find_place(str(folder), None, tmp_path, SETTINGS + "seeds: 5\nrates: 9\n").begun

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -131,6 +132,24 @@ def test_a_stopped_run_saves_its_last_step(run, capsys):
         raise Interrupted(2)
     assert checkpoint.load(run.folder / "last").state["step"] == 30
     assert "stopped by SIGINT after step 30" in capsys.readouterr().out
+
+
+def test_a_run_stopped_within_a_step_saves_nothing(run, capsys):
+    with pytest.raises(Interrupted), run.saved_when_stopped(trainer_at(3)):
+        raise Interrupted(2, whole=False)
+    assert not (run.folder / "last").exists()
+    assert "is of an earlier step" in capsys.readouterr().out
+
+
+def test_a_best_that_could_not_be_written_is_made_of_the_last(run):
+    trainer = trainer_at(1)
+    run.record(trainer, {"epoch": 1, "step": 10}, (0.5, -float("inf")))
+    shutil.rmtree(run.folder / "best")
+    again = Run(run.folder, run.accelerator, run.facts)
+    again.resume(trainer_at(0))
+    saved = checkpoint.load(run.folder / "best")
+    assert torch.equal(saved.evaluated["weight"], trainer.net.weight)
+    assert again.best_score == (0.5, -float("inf"))
 
 
 def test_processes_other_than_the_first_write_nothing(tmp_path):

@@ -6,9 +6,16 @@ from torch.optim import LBFGS, SGD, Adam, AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from knorm.training import checkpoint
-from knorm.training.loop import Trainer, Window, gradient_step, train_epoch
+from knorm.training.loop import SoFar, Trainer, Window, gradient_step, train_epoch
+from knorm.training.optim import Optim
 from knorm.training.progress import Progress
-from knorm.training.state import capture, optimizer_state, restore
+from knorm.training.state import (
+    capture,
+    check_resumable,
+    load_optimizer,
+    optimizer_state,
+    restore,
+)
 
 OPTIMIZERS = {
     "sgd": lambda p: SGD(p, lr=0.1),
@@ -89,6 +96,27 @@ def test_an_epoch_that_is_trained_but_not_recorded_is_still_under_way():
     assert trainer.current_epoch == 2
     trainer.so_far.sums = {"count": torch.ones(())}
     assert (trainer.current_epoch, trainer.steps_into(1)) == (1, 6)
+
+
+@pytest.mark.filterwarnings("ignore:It is highly recommended:UserWarning")
+def test_an_optimizer_that_cannot_be_saved_is_found_before_training():
+    pytest.importorskip("timm")
+    check_resumable(Optim(lr=0.1, name="timm:lamb"))
+    with pytest.raises(TypeError, match=r"Kron keeps a list as Q, which cannot be saved"):
+        check_resumable(Optim(lr=0.1, name="timm:kron"))
+
+
+def test_tensors_of_parameter_groups_come_back():
+    one, other = (SGD([nn.Parameter(torch.ones(2))], lr=0.1) for _ in range(2))
+    one.param_groups[0]["step"] = torch.tensor(7.0)
+    load_optimizer(other, *optimizer_state(one))
+    assert other.param_groups[0]["step"] == 7
+
+
+def test_sums_that_are_no_numbers_stay_so():
+    sums = {"loss": None, "count": 3.0}
+    so_far = SoFar.restored({"sums": sums, "seconds": 1.0, "waited": 0.0}, torch.device("cpu"))
+    assert so_far.sums["loss"].isnan()
 
 
 def test_an_optimizer_whose_state_needs_pickling_is_refused():
