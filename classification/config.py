@@ -74,7 +74,9 @@ class Recipe:
     drop_last: bool = True
     """leave out the short batch at the end of an epoch's order; other samples every epoch"""
     ema_decay: float | None = None
-    """evaluate a moving average of the weights: its decay per step; null: the weights themselves"""
+    """evaluate a moving average of the weights: its decay per update; null: the weights themselves"""
+    ema_every: int = 1
+    """steps from one update of the moving average to the next"""
     eval_batch_size: int = 256
     """samples per batch in evaluation; results do not depend on the number of processes"""
     test_flip: bool = False
@@ -101,10 +103,13 @@ class Recipe:
     keep: Keep = field(default_factory=Keep)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation", "eval_batch_size", "seeds"):
+        counts = ("epochs", "batch_size", "accumulation", "eval_batch_size", "seeds", "ema_every")
+        for name in counts:
             check_positive(name, getattr(self, name))
         if self.ema_decay is not None:
             check_range("ema_decay", self.ema_decay, 0, 1)
+        elif self.ema_every != 1:
+            raise ValueError("ema_every needs an ema_decay")
         if self.schedule.warmup_epochs > self.epochs:
             raise ValueError(
                 f"schedule.warmup_epochs must not be more than epochs, got "

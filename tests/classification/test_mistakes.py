@@ -80,6 +80,8 @@ MISTAKES = {
     "a pass of nothing": (["--accumulation=0"], "accumulation must be positive"),
     "no seed": (["--seeds=0"], "seeds must be positive"),
     "an average of the future": (["--ema_decay=2"], "ema_decay must lie between 0 and 1"),
+    "an average of no step": (["--ema_decay=0.9", "--ema_every=0"], "ema_every must be positive"),
+    "now and then an average of nothing": (["--ema_every=2"], "ema_every needs an ema_decay"),
     "labels smoothed away": (["--loss.label_smoothing=2"], "label_smoothing must lie between"),
     "a policy that is not there": (["--augment.policy=cifar"], "did you mean 'cifar10'?"),
     "a mixture below zero": (["--augment.mixup=-1"], "augment.mixup must lie between"),
