@@ -74,7 +74,7 @@ class Recipe:
     drop_last: bool = True
     """leave out the short batch at the end of an epoch's order; other samples every epoch"""
     ema_decay: float | None = None
-    """evaluate a moving average of the weights: its decay per update; null: the weights themselves"""
+    """evaluate a moving average of the weights: its decay per update; null: no average"""
     ema_every: int = 1
     """steps from one update of the moving average to the next"""
     eval_batch_size: int = 256
