@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from classification.augment_config import Augment
 from classification.data_config import Data
 from knorm.kernel.ops import Stats
+from knorm.models import model_options
 from knorm.norms import NormKind
 from knorm.training.config import parse, to_yaml
 from knorm.training.launch import Launch
@@ -31,7 +32,7 @@ class Model:
     """The net, see `knorm.list_models()`; what is null is as the net's own default."""
 
     name: str
-    """a name of `knorm.list_models()`"""
+    """a name of `knorm.list_models()`, or timm:<name> for one of timm's nets"""
     norm: NormKind | None = None
     """kind of all norms of the net"""
     stem: str | None = None
@@ -44,6 +45,17 @@ class Model:
     """statistics of kernel normalization in evaluation"""
     options: dict[str, Any] = field(default_factory=dict)
     """further options of this net, such as width"""
+
+    def complete(self, data: Data) -> None:
+        """Fill in the size of the images, where the net is built for one size."""
+        if "img_size" not in model_options(self.name) or "img_size" in self.options:
+            return
+        if data.eval_size not in (None, data.image_size):
+            raise ValueError(
+                f"{self.name} is built for images of one size, but data.eval_size is "
+                f"{data.eval_size}, not {data.image_size}; give the size as model.options.img_size"
+            )
+        self.options = {**self.options, "img_size": data.facts.image_size}
 
 
 @dataclass(kw_only=True)
@@ -115,10 +127,11 @@ class Recipe:
                 f"schedule.warmup_epochs must not be more than epochs, got "
                 f"{self.schedule.warmup_epochs} and {self.epochs}"
             )
-        self.name = self.name or f"{self.data.name}-{self.model.name}"
+        self.name = self.name or f"{self.data.name}-{self.model.name.replace(':', '-')}"
         if Path(self.name).name != self.name:
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
         check_trackers(self.track)
+        self.model.complete(self.data)
         self.augment.complete(self.data.facts, self.batch_size)
 
 

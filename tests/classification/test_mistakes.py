@@ -59,6 +59,11 @@ MISTAKES = {
     "a file that is no YAML": (["--config=broken.yaml"], "broken.yaml: line 1:"),
     "a key that stands twice": (["--config=twice.yaml"], "epochs stands twice"),
     "a net that is not there": (["--model.name=knresnet81"], "did you mean 'knresnet18'?"),
+    "a net that timm has not": (["--model.name=timm:resnett50"], "did you mean 'timm:resnet50"),
+    "an option timm's net has not": (
+        ["--model.name=timm:resnet10t", "--model.options={}", "--model.stem=cifar"],
+        "timm:resnet10t takes no option 'stem'",
+    ),
     "an option the net has not": (["--model.options.widht=1"], "did you mean 'width'?"),
     "another net with this one's options": (["--model.name=resnet18"], "--model.options '{}'"),
     "a moment that never fades": (["--optim.betas=[0.9,1.0]"], "optim.betas must lie in [0, 1)"),

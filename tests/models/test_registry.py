@@ -51,7 +51,6 @@ WRONG = {
         {"name": "resnett18"},
         r"unknown model 'resnett18'; did you mean 'resnet18'\? \(choose from convnext_base",
     ),
-    "timm name": ({"name": "timm:resnet18"}, r"unknown model 'timm:resnet18'"),
     "option": (
         {"droput_p": 0.1},
         r"knresnet18 takes no option 'droput_p'; did you mean 'dropout_p'\? \(it takes .*norm, ",
