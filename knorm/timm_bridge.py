@@ -100,8 +100,6 @@ class TimmNet(nn.Module):
         self.head_norm: nn.Module | None = net.head_norm
         self.global_pool: SelectAdaptivePool2d
         self.fc: nn.Module = net.fc
-        first = next(name for name, m in net.named_modules() if isinstance(m, nn.Conv2d))
-        self._traits = {"first_conv": first}  # where timm looks for what depends on the norm
         self._set_pool(global_pool)
         if global_pool != "avg":
             self.reset_classifier(num_classes)
@@ -261,21 +259,30 @@ def default_cfg(name: str) -> dict[str, Any]:
     return cfg
 
 
+def sketch(name: str, options: Mapping[str, Any]) -> tuple[str, int]:
+    """What of a net depends on its options: its first convolution, and its number of levels."""
+    taken = model_options(name)
+    with torch.device("meta"):
+        net: Any = create_model(name, **{k: v for k, v in options.items() if k in taken})
+    first = next(path for path, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    return first, len(net.feature_info)
+
+
 def register(name: str) -> None:
     """Make a net of the suite known to timm."""
 
-    def build(pretrained: bool = False, **options: Any) -> nn.Module:
-        feature_cfg: dict[str, Any] = {"flatten_sequential": True}
-        if options.get("features_only") and "out_indices" not in options:
-            with torch.device("meta"):
-                taken = {k: v for k, v in options.items() if k in model_options(name)}
-                levels: Any = create_model(name, **taken)
-            feature_cfg["out_indices"] = tuple(range(len(levels.feature_info)))
+    def build(
+        pretrained: bool = False,
+        pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> nn.Module:
+        first_conv, num_levels = sketch(name, options)
         return build_model_with_cfg(
             TimmNet,
             timm_name(name),
             pretrained,
-            feature_cfg=feature_cfg,
+            pretrained_cfg_overlay={"first_conv": first_conv, **(pretrained_cfg_overlay or {})},
+            feature_cfg={"flatten_sequential": True, "out_indices": tuple(range(num_levels))},
             pretrained_filter_fn=convert,
             model=name,
             **options,
