@@ -28,8 +28,8 @@ PLACING = ("device", "dtype")  # nets are made where `torch.device` says
 def build(name: str, options: Mapping[str, Any]) -> nn.Module:
     """The net `timm:<name>`; with `norm` given, its norms replaced by `knorm.swap_norm`.
 
-    Options: norm, dropout_p and norm_options (of `swap_norm`: groups, affine, eps, ...), all
-    others timm's.
+    Options: norm, dropout_p (of "kernel"; no other kind drops) and norm_options (of `swap_norm`:
+    groups, affine, eps, ...), all others timm's.
 
     Raises:
         ValueError: timm is missing, or there is no such net, option or value.
@@ -48,7 +48,7 @@ def build(name: str, options: Mapping[str, Any]) -> nn.Module:
     if "norm" not in swapping:
         return net
     swap_options = dict(swapping.get("norm_options", {}))
-    if "dropout_p" in swapping:
+    if "dropout_p" in swapping and swapping["norm"] == "kernel":  # as in our nets
         swap_options["dropout_p"] = swapping["dropout_p"]
     swap_norm = import_module("knorm.swap").swap_norm
     swapped, _ = swap_norm(net, swapping["norm"], inplace=True, **swap_options)

@@ -49,6 +49,8 @@ def test_with_a_norm_its_norms_are_swapped(swaps):
     assert (kind, given) == ("group", {**options, "inplace": True})
     create_model("timm:resnet10t", norm="kernel", dropout_p=0.05)
     assert swaps[1][1:] == ("kernel", {"dropout_p": 0.05, "inplace": True})
+    create_model("timm:resnet10t", norm="none", dropout_p=0.05)
+    assert swaps[2][1:] == ("none", {"inplace": True})
 
 
 def test_the_options_are_ours_and_those_of_the_nets_class():
