@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from classification.augment_config import Augment
 from classification.data_config import Data
 from knorm.kernel.ops import Stats
+from knorm.models import model_options
 from knorm.norms import NormKind
 from knorm.training.config import parse, to_yaml
 from knorm.training.launch import Launch
@@ -32,7 +33,7 @@ class Model:
     """The net, see `knorm.list_models()`; what is null is as the net's own default."""
 
     name: str
-    """a name of `knorm.list_models()`"""
+    """a name of `knorm.list_models()`, or timm:<name> for one of timm's nets"""
     norm: NormKind | None = None
     """kind of all norms of the net"""
     stem: str | None = None
@@ -45,6 +46,17 @@ class Model:
     """statistics of kernel normalization in evaluation"""
     options: dict[str, Any] = field(default_factory=dict)
     """further options of this net, such as width"""
+
+    def complete(self, data: Data) -> None:
+        """Fill in the size of the images, where the net is built for one size."""
+        if "img_size" not in model_options(self.name) or "img_size" in self.options:
+            return
+        if data.eval_size not in (None, data.image_size):
+            raise ValueError(
+                f"{self.name} is built for images of one size, but data.eval_size is "
+                f"{data.eval_size}, not {data.image_size}; give the size as model.options.img_size"
+            )
+        self.options = {**self.options, "img_size": data.facts.image_size}
 
 
 @dataclass(kw_only=True)
@@ -75,7 +87,9 @@ class Recipe:
     drop_last: bool = True
     """leave out the short batch at the end of an epoch's order; other samples every epoch"""
     ema_decay: float | None = None
-    """evaluate a moving average of the weights: its decay per step; null: the weights themselves"""
+    """evaluate a moving average of the weights: its decay per update; null: no average"""
+    ema_every: int = 1
+    """steps from one update of the moving average to the next"""
     eval_batch_size: int = 256
     """samples per batch in evaluation; results do not depend on the number of processes"""
     test_flip: bool = False
@@ -105,16 +119,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_range("epochs", self.epochs, 1, MOST_EPOCHS)
-        for name in ("batch_size", "accumulation", "eval_batch_size", "seeds"):
+        for name in ("batch_size", "accumulation", "eval_batch_size", "seeds", "ema_every"):
             check_positive(name, getattr(self, name))
         if self.ema_decay is not None:
             check_range("ema_decay", self.ema_decay, 0, MOST_DECAY)
+        elif self.ema_every != 1:
+            raise ValueError("ema_every needs an ema_decay")
         if self.schedule.warmup_epochs > self.epochs:
             raise ValueError(
                 f"schedule.warmup_epochs must not be more than epochs, got "
                 f"{self.schedule.warmup_epochs} and {self.epochs}"
             )
-        self.name = self.name or f"{self.data.name}-{self.model.name}"
+        self.name = self.name or f"{self.data.name}-{self.model.name.replace(':', '-')}"
         if Path(self.name).name != self.name or self.name == ".." or "\0" in self.name:
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
         past = [m for m in self.schedule.milestones if not 0 < m < self.epochs]
@@ -123,6 +139,7 @@ class Recipe:
                 f"schedule.milestones must lie between 0 and epochs {self.epochs}, got {past[0]:g}"
             )
         check_trackers(self.track)
+        self.model.complete(self.data)
         self.augment.complete(self.data.facts, self.batch_size)
 
 

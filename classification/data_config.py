@@ -12,6 +12,8 @@ class DataFacts:
 
     num_classes: int | None
     """None: as many as there are class folders"""
+    image_size: int | None
+    """side of the images that nets are trained on; None: the settings say it"""
     in_chans: int
     crop_padding: int
     """the usual augmentation: pixels around an image before it is cropped to its size again"""
@@ -20,12 +22,14 @@ class DataFacts:
 
 
 DATA_FACTS = {
-    "digits": DataFacts(num_classes=10, in_chans=1, crop_padding=0, flip=False),
-    "mnist": DataFacts(num_classes=10, in_chans=1, crop_padding=0, flip=False),
-    "cifar10": DataFacts(num_classes=10, in_chans=3, crop_padding=4, flip=True),
-    "cifar100": DataFacts(num_classes=100, in_chans=3, crop_padding=4, flip=True),
-    "imagefolder": DataFacts(num_classes=None, in_chans=3, crop_padding=4, flip=True),
-    "synthetic": DataFacts(num_classes=10, in_chans=3, crop_padding=0, flip=False),
+    "digits": DataFacts(num_classes=10, image_size=8, in_chans=1, crop_padding=0, flip=False),
+    "mnist": DataFacts(num_classes=10, image_size=28, in_chans=1, crop_padding=0, flip=False),
+    "cifar10": DataFacts(num_classes=10, image_size=32, in_chans=3, crop_padding=4, flip=True),
+    "cifar100": DataFacts(num_classes=100, image_size=32, in_chans=3, crop_padding=4, flip=True),
+    "imagefolder": DataFacts(
+        num_classes=None, image_size=None, in_chans=3, crop_padding=4, flip=True
+    ),
+    "synthetic": DataFacts(num_classes=10, image_size=None, in_chans=3, crop_padding=0, flip=False),
 }
 
 
@@ -144,8 +148,13 @@ class Data:
         """What is known of the data set."""
         facts, made = DATA_FACTS[self.name], self.synthetic
         if self.name == "synthetic":
-            return replace(facts, num_classes=made.classes, in_chans=made.channels)
-        return facts
+            return replace(
+                facts,
+                num_classes=made.classes,
+                image_size=made.image_size,
+                in_chans=made.channels,
+            )
+        return replace(facts, image_size=self.image_size) if self.image_size else facts
 
     @property
     def eval_geometry(self) -> tuple[int, int]:

@@ -181,6 +181,7 @@ def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> T
         seed=recipe.seed,
         steps_per_epoch=per_epoch,
         ema=ema,
+        ema_every=recipe.ema_every,
         plain=plain,
     )
 

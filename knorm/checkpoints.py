@@ -23,6 +23,32 @@ _TORCHVISION_RESNET = {
     r"fc\.(\w+)": r"fc.\1",
 }
 
+
+def _torchvision_stage(stage: int) -> dict[str, str]:
+    """Blocks and the down-sampling layer after them, without a norm in the authors' KNConvNeXt."""
+    blocks, ours = rf"features\.{2 * stage - 1}\.(\d+)", rf"features.stage{stage}.\1"
+    return {
+        rf"{blocks}\.block\.0\.(\w+)": rf"{ours}.body.depthwise.\2",
+        rf"{blocks}\.block\.2\.(\w+)": rf"{ours}.body.norm.\2",
+        rf"{blocks}\.block\.3\.(\w+)": rf"{ours}.body.expand.\2",
+        rf"{blocks}\.block\.5\.(\w+)": rf"{ours}.body.project.\2",
+        rf"{blocks}\.layer_scale": rf"{ours}.scale",
+        rf"features\.{2 * stage}\.0\.(\w+)": rf"features.downsampling{stage}.norm.\1",
+        rf"features\.{2 * stage}\.1\.(\w+)": rf"features.downsampling{stage}.conv.\1",
+    }
+
+
+_TORCHVISION_CONVNEXT = {
+    r"features\.0\.0\.(\w+)": r"features.stem.conv.\1",
+    r"features\.0\.1\.(\w+)": r"features.stem.norm.\1",
+    **_torchvision_stage(1),
+    **_torchvision_stage(2),
+    **_torchvision_stage(3),
+    **_torchvision_stage(4),
+    r"classifier\.0\.(\w+)": r"head_norm.\1",
+    r"classifier\.2\.(\w+)": r"fc.\1",
+}
+
 Names = Iterator[tuple[str, str]]
 
 
@@ -82,14 +108,36 @@ def convert_torchvision_resnet_state_dict(state_dict: Mapping[str, Any]) -> dict
     Raises:
         ValueError: a key that torchvision's ResNets do not have.
     """
-    return {_torchvision_name(key): tensor for key, tensor in _unwrap(state_dict).items()}
+    return _renamed(_unwrap(state_dict), _TORCHVISION_RESNET, "a torchvision ResNet")
 
 
-def _torchvision_name(key: str) -> str:
-    for pattern, ours in _TORCHVISION_RESNET.items():
+def convert_torchvision_convnext_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A torchvision ConvNeXt, or the authors' KNConvNeXt, with our keys and 1x1 convolutions.
+
+    They are for the same ConvNeXt with norm="layer" and norm="kernel".
+
+    Raises:
+        ValueError: a key that torchvision's ConvNeXts do not have.
+    """
+    renamed = _renamed(_unwrap(state_dict), _TORCHVISION_CONVNEXT, "a torchvision ConvNeXt")
+    pointwise = ("expand.weight", "project.weight")
+    return {
+        key: tensor[:, :, None, None] if key.endswith(pointwise) else tensor
+        for key, tensor in renamed.items()
+    }
+
+
+def _renamed(
+    tensors: Mapping[str, Tensor], table: Mapping[str, str], what: str
+) -> dict[str, Tensor]:
+    return {_new_name(key, table, what): tensor for key, tensor in tensors.items()}
+
+
+def _new_name(key: str, table: Mapping[str, str], what: str) -> str:
+    for pattern, ours in table.items():
         if match := re.fullmatch(pattern, key):
             return match.expand(ours)
-    raise ValueError(f"not a torchvision ResNet: key {key!r}")
+    raise ValueError(f"not {what}: key {key!r}")
 
 
 def _unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -28,6 +28,8 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/models": CORE
     | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"}
     | {"knorm.checkpoints"},
+    "knorm/models/in_timm.py": CORE | {"timm", "knorm.norms", "knorm.choices"},
+    "knorm/timm_bridge.py": CORE | {"timm", "knorm.models", "knorm.checkpoints"},
     "knorm/training": TRAINING | {"timm", "knorm"},
     "knorm/cli": CORE | {"knorm"},
     "knorm/hub.py": CORE | {"huggingface_hub", "knorm"},

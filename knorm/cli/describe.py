@@ -20,7 +20,7 @@ from torch import nn
 
 from knorm.cli.nets import add_arguments, in_words, make_net, net_options
 from knorm.models import model_options
-from knorm.models.common import ACTIVATIONS, STEMS
+from knorm.models.common import ACTIVATIONS, NetOptions
 from knorm.norms import NORM_KINDS
 from knorm.training.cost import count_parameters, macs_by_module, stages, weight_bytes
 from knorm.training.mistakes import OneLineParser, mistakes_of_the_user
@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> None:
         example = torch.zeros(1, options.in_chans, options.image_size, options.image_size)
     with mistakes_of_the_user():  # images that are too small for the net
         sizes = size_table(net, example)
-    choices = {"norms": NORM_KINDS, "stems": STEMS, "activations": ACTIVATIONS}
+    stems = getattr(type(net), "Options", NetOptions).stems
+    choices = {"norms": NORM_KINDS, "stems": stems, "activations": ACTIVATIONS}
     named = "\n".join(f"{what}: {', '.join(names)}" for what, names in choices.items())
     table = option_table(net, model_options(options.model))
     print(f"{options.model}  {in_words(given)}", table, named, sizes, sep="\n\n")

@@ -1,12 +1,13 @@
 """Nets by name, with the norm of one's choice."""
 
 from knorm.checkpoints import convert_norm_torch_state_dict
-from knorm.models import compact, densenet, knresnet, preact_resnet, resnet
+from knorm.models import compact, convnext, densenet, knresnet, preact_resnet, resnet
 from knorm.models.registry import create_model, list_models, model_options, register_model
 
 __all__ = [
     "compact",
     "convert_norm_torch_state_dict",
+    "convnext",
     "create_model",
     "densenet",
     "knresnet",

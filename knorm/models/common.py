@@ -4,9 +4,9 @@ Shapes: N samples, C channels, H W pixels.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 from torch import Tensor, nn
 
@@ -33,8 +33,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True)
 class Stem:
-    """A net's first convolution, padded by half its kernel, and the max pooling after it.
+    """A net's first convolution and the max pooling after it.
 
+    The convolution is padded by half its kernel, but not where it cuts the image into patches.
     `bare`: in nets whose blocks begin with norm and activation, the convolution stands without
     them. Nets whose units end with norm and activation have them after any stem.
     """
@@ -43,6 +44,11 @@ class Stem:
     stride: int
     pool: bool
     bare: bool
+
+    @property
+    def padding(self) -> int:
+        """Of the convolution; patches do not overlap."""
+        return 0 if self.kernel_size == self.stride else self.kernel_size // 2
 
     @property
     def total_stride(self) -> int:
@@ -72,7 +78,7 @@ class NetOptions:
     norm: NormKind = "batch"
     """kind of all norms of the net"""
     stem: str = "imagenet"
-    """a row of `STEMS`"""
+    """a row of `stems`"""
     activation: str = "relu"
     """a row of `ACTIVATIONS`"""
     dropout_p: float = 0.05
@@ -89,11 +95,13 @@ class NetOptions:
     final_dropout_bound: ClassVar[float] = 0.25
     num_groups: ClassVar[int] = 32
     """groups of "group", or the most below that divides the channels"""
+    stems: ClassVar[Mapping[str, Stem]] = STEMS
+    """the stems that the net may have"""
 
     def __post_init__(self):
         check_count("num_classes", self.num_classes, least=0)
         check_count("in_chans", self.in_chans)
-        check_name("stem", self.stem, STEMS)
+        check_name("stem", self.stem, self.stems)
         check_name("activation", self.activation, ACTIVATIONS)
         check_name("norm", self.norm, NORM_KINDS)
         check_name("eval_stats", self.eval_stats, get_args(Stats))
@@ -158,29 +166,42 @@ class NetOptions:
         return self.make_final_norm(channels) if self.norm == "kernel" else None
 
     def make_stem(self, channels: int, *, act: bool) -> nn.Sequential:
-        """The stem of a net of units: one, its activation if wanted, pooling if the stem has it."""
+        """The stem of a net of units: one, and its activation if wanted."""
         return sequence(
             unit=self.make_unit(*self._stem_shape(channels)),
             act=self.make_act() if act else None,
-            pool=self._make_stem_pool(),
         )
 
     def make_preact_stem(self, channels: int) -> nn.Sequential:
         """The stem of a net whose blocks begin with norm and activation; see `Stem.bare`."""
-        bare = STEMS[self.stem].bare
+        bare = self.stems[self.stem].bare
         return sequence(
             conv=self.make_conv(*self._stem_shape(channels)),
             norm=None if bare else self.make_preact_norm(channels),
             act=None if bare else self.make_act(),
-            pool=self._make_stem_pool(),
         )
 
-    def _stem_shape(self, channels: int) -> tuple[int, int, int, int, int]:
-        stem = STEMS[self.stem]
-        return self.in_chans, channels, stem.kernel_size, stem.stride, stem.kernel_size // 2
+    def make_stem_pool(self) -> nn.Module | None:
+        """The pooling after the stem, where it has one."""
+        return nn.MaxPool2d(3, stride=2, padding=1) if self.stems[self.stem].pool else None
 
-    def _make_stem_pool(self) -> nn.Module | None:
-        return nn.MaxPool2d(3, stride=2, padding=1) if STEMS[self.stem].pool else None
+    def levels(self, stem_channels: int, **stages: tuple[int, int]) -> list["Level"]:
+        """The levels of a net: its stem, where that is finer than what follows, and its stages.
+
+        `stages`: for a child of the features its channels and its stride over stem and pooling.
+        """
+        stem = self.stems[self.stem]
+        found = [
+            Level(f"features.{name}", channels, stem.total_stride * stride)
+            for name, (channels, stride) in stages.items()
+        ]
+        if stem.stride < found[0].reduction:
+            found.insert(0, Level("features.stem", stem_channels, stem.stride))
+        return found
+
+    def _stem_shape(self, channels: int) -> tuple[int, int, int, int, int]:
+        stem = self.stems[self.stem]
+        return self.in_chans, channels, stem.kernel_size, stem.stride, stem.padding
 
     def _conv_bias(self) -> bool | None:
         return None if self.norm == "kernel" else self.bias
@@ -198,33 +219,59 @@ class NetOptions:
         return {"dropout_p": dropout_p, "eval_stats": self.eval_stats} | given
 
 
+class Level(NamedTuple):
+    """A feature map that other nets may build on; the names are those of timm's `feature_info`."""
+
+    module: str
+    """where it comes out"""
+    num_chs: int
+    reduction: int
+    """input pixels per pixel of it, borders aside"""
+
+
 class Classifier(nn.Module):
     """A net that classifies images: (N, in_chans, H, W) -> (N, num_classes).
 
     `forward_features` gives the last feature map (N, num_features, H', W'); `forward_head` pools
-    it to pool_size x pool_size and classifies.
+    it to pool_size x pool_size and classifies. `feature_info` holds the `Level`s as dictionaries,
+    coarser and coarser; the last of them is the last feature map, whatever follows its stage.
     """
 
     Options: ClassVar[type[NetOptions]] = NetOptions
 
     def __init__(
-        self, features: nn.Sequential, num_features: int, num_classes: int, pool_size: int = 1
+        self,
+        features: nn.Sequential,
+        levels: Sequence[Level],
+        num_classes: int,
+        *,
+        pool_size: int = 1,
+        head_norm: nn.Module | None = None,
     ):
         super().__init__()
         self.num_classes = num_classes
-        self.num_features = num_features
+        self.num_features = levels[-1].num_chs
+        *_, (last, _) = features.named_children()
+        levels = [*levels[:-1], levels[-1]._replace(module=f"features.{last}")]
+        self.feature_info = [level._asdict() for level in levels]
         self.features = features
+        self.pool_size = pool_size
         self.pool = nn.AdaptiveAvgPool2d(pool_size)
-        inputs = num_features * pool_size**2
+        self.head_norm = head_norm
+        inputs = self.num_features * pool_size**2
         self.fc = nn.Linear(inputs, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, num_features, H', W')."""
         return self.features(x)
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """(N, num_features, H', W') -> (N, num_classes)."""
-        return self.fc(self.pool(x).flatten(1))
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, H', W') -> (N, num_classes), or what the classifier gets."""
+        x = self.pool(x)
+        if self.head_norm is not None:
+            x = self.head_norm(x)
+        x = x.flatten(1)
+        return x if pre_logits else self.fc(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

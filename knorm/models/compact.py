@@ -88,6 +88,7 @@ class KNResNet13(Classifier):
         c64, c128, c256 = (scaled(channels, options.width) for channels in (64, 128, 256))
         features = sequence(
             stem=options.make_stem(c64, act=False),
+            stem_pool=options.make_stem_pool(),
             block1=residual(c64),
             transition1=transition(c64, c64),
             block2=residual(c64),
@@ -98,7 +99,10 @@ class KNResNet13(Classifier):
             norm=options.make_final_norm(c256),
             act=options.make_act(),
         )
-        super().__init__(features, c256, options.num_classes, pool_size=2)
+        levels = options.levels(
+            c64, block1=(c64, 1), block2=(c64, 2), block3=(c128, 4), block4=(c256, 8)
+        )
+        super().__init__(features, levels, options.num_classes, pool_size=2)
 
 
 class ResNet8(Classifier):
@@ -116,6 +120,7 @@ class ResNet8(Classifier):
         c64, c128, c256 = (scaled(channels, options.width) for channels in (64, 128, 256))
         features = sequence(
             stem=options.make_stem(c64, act=True),
+            stem_pool=options.make_stem_pool(),
             transition1=transition(c64, c128),
             block1=residual(c128),
             transition2=transition(c128, c256),
@@ -123,7 +128,8 @@ class ResNet8(Classifier):
             pool=nn.MaxPool2d(2),
             norm=options.make_final_kernel_norm(c256),
         )
-        super().__init__(features, c256, options.num_classes, pool_size=2)
+        levels = options.levels(c64, block1=(c128, 2), block2=(c256, 4), pool=(c256, 8))
+        super().__init__(features, levels, options.num_classes, pool_size=2)
 
 
 @register_model

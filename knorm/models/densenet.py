@@ -52,7 +52,7 @@ class DenseNet20x16(Classifier):
 
     def __init__(self, **given: Any):
         options = DenseNetOptions(**given)
-        channels, layers = STEM_CHANNELS, {}
+        channels, layers, stages = STEM_CHANNELS, {}, {}
         for i, depth in enumerate(DEPTHS, start=1):
             if i > 1:
                 pool = nn.AvgPool2d(2)
@@ -60,13 +60,16 @@ class DenseNet20x16(Classifier):
             growing = [DenseLayer(options, channels + GROWTH * j) for j in range(depth)]
             layers[f"block{i}"] = nn.Sequential(*growing)
             channels += GROWTH * depth
+            stages[f"block{i}"] = (channels, 2 ** (i - 1))
         features = sequence(
             stem=options.make_preact_stem(STEM_CHANNELS),
+            stem_pool=options.make_stem_pool(),
             **layers,
             norm=options.make_final_norm(channels),
             act=options.make_act(),
         )
-        super().__init__(features, channels, options.num_classes)
+        levels = options.levels(STEM_CHANNELS, **stages)
+        super().__init__(features, levels, options.num_classes)
 
 
 def _preact_conv(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from knorm.models.common import STEMS, Classifier, NetOptions, init_convs, sequence
+from knorm.models.common import STEMS, Classifier, Level, NetOptions, init_convs, sequence
 from knorm.models.registry import register_model
 from knorm.norms import NormKind
 
@@ -157,6 +157,15 @@ def make_tail(row: KNResNetRow, options: NetOptions, paddings: Paddings) -> nn.S
     )
 
 
+def make_levels(row: KNResNetRow, options: NetOptions) -> list[Level]:
+    """The levels: every transition halves the resolution, and so does the tail."""
+    channels = {f"stage{i}": stage.channels for i, stage in enumerate(row.stages, start=1)}
+    if row.tail_channels is not None:
+        channels["tail"] = row.tail_channels
+    stages = {name: (count, 2**i) for i, (name, count) in enumerate(channels.items())}
+    return options.levels(row.stages[0].channels, **stages)
+
+
 class KNResNet(Classifier):
     """KNResNet, (N, in_chans, H, W) -> (N, num_classes).
 
@@ -172,12 +181,13 @@ class KNResNet(Classifier):
         num_features = row.tail_channels or row.stages[-1].channels
         features = sequence(
             stem=options.make_stem(row.stages[0].channels, act=False),
+            stem_pool=options.make_stem_pool(),
             **make_stages(row, options, paddings),
             tail=make_tail(row, options, paddings),
             norm=options.make_final_norm(num_features),
             act=options.make_act(),
         )
-        super().__init__(features, num_features, options.num_classes)
+        super().__init__(features, make_levels(row, options), options.num_classes)
         init_convs(self)
         if isinstance(self.fc, nn.Linear):
             nn.init.zeros_(self.fc.bias)

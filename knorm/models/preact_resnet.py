@@ -19,6 +19,7 @@ from knorm.models.resnet import (
     Geometry,
     ResNetOptions,
     ResNetRow,
+    residual_levels,
     residual_stages,
 )
 
@@ -90,11 +91,12 @@ class PreActResNet(Classifier):
         options = PreActResNetOptions(**given)
         features = sequence(
             stem=options.make_preact_stem(64),
+            stem_pool=options.make_stem_pool(),
             **residual_stages(PreActBlock, row, options),
             norm=options.make_final_norm(row.num_features) if options.final_norm else None,
             act=options.make_act() if options.final_norm else None,
         )
-        super().__init__(features, row.num_features, options.num_classes)
+        super().__init__(features, residual_levels(row, options), options.num_classes)
         init_convs(self)
 
 

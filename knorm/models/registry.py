@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from knorm.choices import check_name, nearest
+from knorm.models import in_timm
 
 Function = TypeVar("Function", bound=Callable[..., nn.Module])
 
@@ -33,12 +34,12 @@ def create_model(name: str, **options: Any) -> nn.Module:
 
     All nets take num_classes=1000, in_chans=3, norm, stem ("imagenet", "cifar", ...), activation,
     dropout_p, final_dropout_p, eval_stats and norm_options; see
-    `knorm.models.common.NetOptions`. `model_options` lists what a net takes.
+    `knorm.models.common.NetOptions`. `model_options` lists what a net takes. `timm:<name>` is
+    timm's net of that name; see `knorm.models.in_timm`.
 
     Raises:
         ValueError: an unknown name, option or value; the message names what is possible.
     """
-    function = _model(name)
     taken = model_options(name)
     for option in options:
         if option not in taken:
@@ -46,16 +47,20 @@ def create_model(name: str, **options: Any) -> nn.Module:
             raise ValueError(
                 f"{name} takes no option {option!r}{hint} (it takes {', '.join(taken)})"
             )
-    return function(**options)
+    if name.startswith(in_timm.PREFIX):
+        return in_timm.build(name, options)
+    return _model(name)(**options)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names that match a shell-style pattern, sorted."""
+    """The names that match a shell-style pattern, sorted; timm's are not among them."""
     return sorted(name for name in _MODELS if fnmatchcase(name, pattern))
 
 
 def model_options(name: str) -> tuple[str, ...]:
     """The names of the options that this model takes."""
+    if name.startswith(in_timm.PREFIX):
+        return in_timm.options_of(name)
     signature = inspect.signature(_model(name))
     parameters = signature.parameters.values()
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from knorm.models.common import STEMS, Classifier, NetOptions, init_convs, sequence
+from knorm.models.common import STEMS, Classifier, Level, NetOptions, init_convs, sequence
 from knorm.models.registry import register_model
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -129,6 +129,17 @@ def residual_stages(
     return stages
 
 
+def residual_levels(row: ResNetRow, options: ResNetOptions) -> list[Level]:
+    """The levels of a net with these stages."""
+    stages, stride = {}, 1
+    stem_stride = STEMS[options.stem].total_stride
+    geometries = stage_geometries(row.depths, stem_stride, options.output_stride)
+    for index, stage in enumerate(geometries):
+        stride *= stage[0].stride
+        stages[f"layer{index + 1}"] = (64 * 2**index * row.block.expansion, stride)
+    return options.levels(64, **stages)
+
+
 class ResidualBlock(nn.Module):
     """act(body(x) + shortcut(x)): (N, in_channels, H, W) -> (N, expansion * width, H', W')."""
 
@@ -169,10 +180,11 @@ class ResNet(Classifier):
         options = ResNetOptions(**given)
         features = sequence(
             stem=options.make_stem(64, act=True),
+            stem_pool=options.make_stem_pool(),
             **residual_stages(ResidualBlock, row, options),
             norm=options.make_final_kernel_norm(row.num_features),
         )
-        super().__init__(features, row.num_features, options.num_classes)
+        super().__init__(features, residual_levels(row, options), options.num_classes)
         init_convs(self)
 
 

@@ -54,6 +54,8 @@ class Trainer:
     """optimizer steps that make up an epoch"""
     ema: AveragedModel | None = None
     """moving average of the weights, which is what gets evaluated where there is one"""
+    ema_every: int = 1
+    """steps from one update of the average to the next; the first step makes the first"""
     plain: nn.Module | None = None
     """where the net is sharded: a whole one on every rank, which gets its weights for evaluation"""
     stop: Stop = field(default_factory=Stop)
@@ -167,7 +169,7 @@ def train_epoch(
         seed_torch(trainer.seed, trainer.step, trainer.accelerator.process_index)
         set_rate(trainer.optimizer, trainer.rate_at(trainer.step))
         so_far.add(step(window), trainer.accelerator)
-        if trainer.ema is not None:
+        if trainer.ema is not None and trainer.step % trainer.ema_every == 0:
             trainer.ema.update_parameters(trainer.net)
         trainer.step += 1
         progress.step(so_far.row)

@@ -1,12 +1,15 @@
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from classification.config import Loss, Model
+from classification.config import Loss, Model, parse_recipe
 from classification.data import Batch
 from classification.task import Classification, make_model, score
+from knorm.training.mistakes import UserMistakeError
 
 
 def batch_of(num_classes, count=11):
@@ -122,3 +125,32 @@ def test_better_is_more_correct_and_then_less_loss():
         for top1, loss in ((0.5, math.nan), (0.5, 2.0), (0.5, 1.0), (0.6, 9.0))
     ]
     assert scores == sorted(scores)
+
+
+def test_a_net_of_timms_gets_classes_channels_and_the_size_of_the_images():
+    pytest.importorskip("timm")
+    arguments = ["--data.name=mnist", "--model.name=timm:vit_tiny_patch16_224"]
+    arguments += ["--model.norm=null", "--model.dropout_p=null", "--model.options={depth: 1}"]
+    recipe = parse_recipe(arguments)
+    assert recipe.name == "mnist-timm-vit_tiny_patch16_224"
+    assert recipe.model.options == {"depth": 1, "img_size": 28}
+    net = make_model(recipe.model, num_classes=7, in_chans=1, seed=0)
+    assert net(torch.randn(2, 1, 28, 28)).shape == (2, 7)
+    folder = ["--data.name=imagefolder", "--data.image_size=28", "--data.eval_size=32"]
+    with pytest.raises(UserMistakeError, match=r"images of one size, but data\.eval_size is 32"):
+        parse_recipe([*arguments, *folder])
+
+
+def test_norm_and_options_of_a_net_of_timms_come_from_the_recipe(monkeypatch):
+    pytest.importorskip("timm")
+    given = []
+
+    def swap_norm(model, kind, **options):
+        given.append((kind, options))
+        return model, None
+
+    monkeypatch.setitem(sys.modules, "knorm.swap", SimpleNamespace(swap_norm=swap_norm))
+    model = Model(name="timm:resnet10t", norm="kernel", dropout_p=0.1, options={"drop_rate": 0.2})
+    net = make_model(model, num_classes=3, in_chans=1, seed=0)
+    assert given == [("kernel", {"dropout_p": 0.1, "inplace": True})]
+    assert (net.num_classes, net.conv1[0].in_channels, net.drop_rate) == (3, 1, 0.2)

@@ -38,7 +38,7 @@ def test_the_5x5_stem_of_the_code_for_private_training_has_its_count():
 
 SIZES = {
     ("cifar", 32): {"stem": 32, "stage1": 32, "stage2": 16, "stage3": 8, "stage4": 4},
-    ("imagenet", 224): {"stem": 56, "stage1": 56, "stage2": 28, "stage3": 14, "stage4": 8},
+    ("imagenet", 224): {"stem": 112, "stage1": 56, "stage2": 28, "stage3": 14, "stage4": 8},
 }
 
 

@@ -14,6 +14,7 @@ SMALL = {
     "knresnet13": ("knresnet13", {"width": 0.25}, 32),
     "resnet8": ("resnet8", {"width": 0.25}, 32),
     "densenet": ("densenet20x16", {}, 16),
+    "convnext": ("convnext_tiny", {"norm_scope": "all"}, 64),
 }
 INDEPENDENT = ("group", "layer", "instance", "kernel", "none")
 
@@ -82,6 +83,31 @@ def test_no_classes_give_the_pooled_features(family):
     bare.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("fc.")})
     with torch.inference_mode():
         torch.testing.assert_close(net.fc(bare.eval()(x)), net.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "norm"),
+    [
+        *[(name, "imagenet", "none") for name in list_models()],
+        *[(name, "cifar", "kernel") for name, _, _ in SMALL.values()],
+    ],
+)
+def test_feature_info_tells_what_comes_out_where(name, stem, norm):
+    with torch.device("meta"):
+        net = create_model(name, norm=norm, stem=stem).eval()
+        x, seen = torch.empty(1, 3, 128, 128), {}
+        for child, layer in net.features.named_children():
+            x = seen[f"features.{child}"] = layer(x)
+    assert len(net.feature_info) >= 3
+    assert seen[net.feature_info[-1]["module"]] is x
+    assert net.feature_info[-1]["num_chs"] == net.num_features
+    before = 1
+    for level in net.feature_info:
+        _, channels, height, _ = seen[level["module"]].shape
+        assert channels == level["num_chs"]
+        assert abs(height - 128 / level["reduction"]) <= 1  # one-sided paddings
+        assert level["reduction"] >= before
+        before = level["reduction"]
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -104,6 +104,17 @@ def test_the_moving_average_follows_every_step_and_is_what_gets_evaluated():
     assert trainer.evaluated.weight.item() == pytest.approx((first + second) / 2)
 
 
+def test_the_moving_average_may_follow_only_some_steps_the_first_among_them():
+    trainer, weights = make_trainer(one_weight(1.0)), []
+    trainer.ema = AveragedModel(trainer.net, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    trainer.ema_every = 3
+    for _ in range(5):  # as in a run that stops and goes on
+        train(trainer, [torch.ones(1, 1)])
+        weights.append(trainer.net.weight.item())
+    assert trainer.ema.n_averaged == 2
+    assert trainer.evaluated.weight.item() == pytest.approx((weights[0] + weights[3]) / 2)
+
+
 def test_the_speed_so_far_counts_the_step_that_has_just_ended(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("knorm.training.loop.time.perf_counter", lambda: float(next(clock)))
