@@ -28,6 +28,7 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/models": CORE
     | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"}
     | {"knorm.checkpoints"},
+    "knorm/swap": CORE | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.swap"},
     "knorm/training": TRAINING | {"timm", "knorm"},
     "knorm/cli": CORE | {"knorm"},
     "knorm/hub.py": CORE | {"huggingface_hub", "knorm"},
