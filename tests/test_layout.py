@@ -33,7 +33,8 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/cli": CORE | {"knorm"},
     "knorm/hub.py": CORE | {"huggingface_hub", "knorm"},
     "classification/hub.py": CORE | {"huggingface_hub", "knorm", "classification"},
-    "knorm": CORE | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"},
+    "knorm": CORE
+    | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models", "knorm.swap"},
     "classification": TRAINING
     | {"torchvision", "scipy", "sklearn", "PIL", "onnxruntime", "knorm", "classification"},
 }

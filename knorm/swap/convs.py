@@ -1,8 +1,9 @@
 """Convolutions that take a norm up: as a `KNConv`, or by folding its scale and shift in."""
 
 import copy
+import math
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -10,7 +11,12 @@ from knorm.kernel import KNConv1d, KNConv2d, KNConv3d
 from knorm.swap.forms import defining_class
 from knorm.swap.layers import AdaptedKNConv2d
 
-CONVS = {nn.Conv1d: KNConv1d, nn.Conv2d: KNConv2d, nn.Conv3d: KNConv3d}
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+CONVS: dict[type[Conv], type[KNConv1d | KNConv2d | KNConv3d]] = {
+    nn.Conv1d: KNConv1d,
+    nn.Conv2d: KNConv2d,
+    nn.Conv3d: KNConv3d,
+}
 PLAIN = {("torch", "Conv1d"), ("torch", "Conv2d"), ("torch", "Conv3d")}
 SAME = {("timm", "Conv2dSame"), ("timm", "Conv2dSameExport")}
 STANDARDIZED = {
@@ -22,10 +28,10 @@ FOLDING = {*PLAIN, *SAME, ("torch", "Linear")}
 
 def why_not_kernel(module: nn.Module) -> str | None:
     """Why this module cannot become a `KNConv`, or None."""
-    if not isinstance(module, tuple(CONVS)):
+    if not isinstance(module, Conv):
         return f"a {type(module).__name__} gives its input, no convolution"
     reason = _why_not(module, PLAIN | SAME | STANDARDIZED)
-    if reason is None and module.in_channels * _area(module) == 1:
+    if reason is None and module.in_channels * math.prod(module.kernel_size) == 1:
         return "the convolution before it has windows of one element"
     return reason
 
@@ -50,20 +56,14 @@ def _why_not(module: nn.Module, known: set[tuple[str, str]]) -> str | None:
     return None
 
 
-def _area(module: nn.Module) -> int:
-    return torch.Size(module.kernel_size).numel()  # type: ignore[arg-type]
-
-
-def to_kernel(
-    conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, *, dropout_p: float, eps: float
-) -> nn.Module:
+def to_kernel(conv: Conv, *, dropout_p: float, eps: float) -> nn.Module:
     """The `KNConv` of this convolution's geometry with its weight, its bias or a new one of 0.
 
     Statistics are taken over all channels of a window, with groups too, as published: those of a
     depthwise convolution alone would have no more than its kernel's elements.
     """
     weight = conv.weight
-    options = {
+    options: dict[str, Any] = {
         "dilation": conv.dilation,
         "groups": conv.groups,
         "dropout_p": dropout_p,
@@ -74,26 +74,24 @@ def to_kernel(
     geometry = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
     extra = _adaptations(conv)
     if extra:
-        new: nn.Module = AdaptedKNConv2d(*geometry, **options, **extra)
+        new: KNConv = AdaptedKNConv2d(*geometry, **options, **extra)
     else:
         table = next(kn for base, kn in CONVS.items() if isinstance(conv, base))
         new = table(*geometry, padding_mode=conv.padding_mode, **options)
-    with torch.no_grad():
-        new.weight = weight
-        if conv.bias is None:
-            new.bias.zero_().requires_grad_(weight.requires_grad)
-        else:
-            new.bias = conv.bias
+    new.weight = weight
+    new.bias = conv.bias
+    if conv.bias is None:
+        new.bias = _parameter(weight.new_zeros(conv.out_channels), weight)
     return new.train(conv.training)
 
 
-def _adaptations(conv: nn.Module) -> dict[str, object]:
+def _adaptations(conv: nn.Module) -> dict[str, Any]:
     """What a convolution does to its input and weight, as options of `AdaptedKNConv2d`."""
     if defining_class(conv, SAME) is not None:
         return {"same_pad": True}
     if defining_class(conv, STANDARDIZED) is None:
         return {}
-    found: dict[str, object] = {"standardize_eps": conv.eps}
+    found: dict[str, Any] = {"standardize_eps": conv.eps}
     found["same_pad"] = bool(getattr(conv, "same_pad", False))
     gain = getattr(conv, "gain", None)
     return found if gain is None else found | {"gain": gain, "scale": conv.scale}
@@ -102,8 +100,8 @@ def _adaptations(conv: nn.Module) -> dict[str, object]:
 def folded(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
     """A copy of the convolution or linear layer that also multiplies and adds: (O,) each."""
     new = copy.deepcopy(layer)
+    assert isinstance(new, Conv | nn.Linear)
     weight, bias = new.weight, new.bias
-    assert isinstance(weight, nn.Parameter)
     by_output = scale.view(-1, *[1] * (weight.dim() - 1))
     shift = shift if bias is None else shift + scale * bias.detach().double()
     new.weight = _parameter(weight.detach().double() * by_output, weight)

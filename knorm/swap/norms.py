@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from math import gcd
 
-import torch
 from torch import Tensor, nn
 
 from knorm.norms import make_norm
@@ -17,7 +16,7 @@ RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 
 def reason_to_stay(norm: Norm, options: SwapOptions) -> str | None:
     """Why a norm stays as it is, or None."""
-    kind, module = options.kind, norm.module
+    kind = options.kind
     if kind == "none":
         return None
     if norm.kind == kind or (norm.form.family == kind == "group" and options.groups == 1):
@@ -184,7 +183,7 @@ def standing_scale(norm: Norm) -> ScaleShift | None:
     pair = scale_and_shift(norm)
     if pair is None:
         return None
-    dtype = norm.module.running_var.dtype
+    dtype = norm.module.get_buffer("running_var").dtype
     return ScaleShift(*(tensor.to(dtype) for tensor in pair))
 
 

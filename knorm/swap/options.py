@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from knorm.choices import check_name, nearest
 from knorm.kernel.ops import check_options
-from knorm.norms import NORM_KINDS
+from knorm.norms import NORM_KINDS, NormKind
 from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm
 
 Predicate = Callable[[str, nn.Module], bool]
@@ -25,7 +26,7 @@ MAX_GROUPS = 32
 class SwapOptions:
     """The options of `swap_norm`, see there."""
 
-    kind: str
+    kind: NormKind
     groups: int | None = None
     affine: bool = True
     eps: float | None = None
@@ -80,6 +81,9 @@ def norms_to_swap(model: nn.Module, modules: Modules) -> list[Norm]:
     Raises:
         ValueError: there is none, or it selects a batch norm that is not known.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            raise ValueError(f"{name}: {type(module).__name__} has no shape yet; run the model once")
     known = list(find_norms(model))
     inside = {id(module) for norm in known for module in norm.module.modules()}
     unknown = [

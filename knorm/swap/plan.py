@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from knorm.swap.convs import CONVS, folded, to_kernel, why_not_fold, why_not_kernel
+from knorm.swap.convs import Conv, folded, to_kernel, why_not_fold, why_not_kernel
 from knorm.swap.flow import Flow
 from knorm.swap.forms import Norm, find_norms
 from knorm.swap.layers import PositionNorm
-from knorm.swap.options import SwapOptions
 from knorm.swap.norms import (
     activation,
     check_groups,
@@ -21,6 +20,7 @@ from knorm.swap.norms import (
     stays,
     with_extras,
 )
+from knorm.swap.options import SwapOptions
 from knorm.swap.report import Row, describe, join_notes
 
 # Layers that pool all positions, by name: torch's, and timm's that do not pool over the channels.
@@ -30,6 +30,8 @@ GLOBAL_POOLS = {
     "AdaptiveAvgMaxPool2d": 2,
     "AdaptiveCatAvgMaxPool2d": 2,
 }
+
+FOLDED = ("scale", "shift")  # what a report says is kept of a batch norm that was folded
 
 
 @dataclass
@@ -75,13 +77,15 @@ def make_plan(model: nn.Module, norms: list[Norm], options: SwapOptions) -> Plan
 
 def _conv_dims(model: nn.Module) -> int:
     """Spatial dimensions of the net's convolutions: those of most, or 2 without any."""
-    dims = [conv.weight.dim() - 2 for conv in model.modules() if isinstance(conv, tuple(CONVS))]
+    dims = [len(module.kernel_size) for module in model.modules() if isinstance(module, Conv)]
     return max(set(dims), key=dims.count, default=2)
 
 
 def _check_something_changes(plan: Plan, options: SwapOptions) -> None:
     already = f"{options.kind} already"
     blocked = [row for row in plan.rows.values() if row.note != already]
+    if options.fold and not any(row.kept == FOLDED for row in plan.rows.values()):
+        raise ValueError("fold: no norm of those to replace is a batch norm with running statistics")
     if not plan.edits and blocked:
         name, note = blocked[0].name or "(the model itself)", blocked[0].note
         raise ValueError(f"no norm of the model can become {options.kind!r}; {name}: {note}")
@@ -121,7 +125,7 @@ def _fold_or_remove(
         plan.edits[source] = folded(model.get_submodule(source), *pair)
         text = f"folded into {source}"
     assert new is not None
-    row = Row(norm.name, was, describe([new, *extras.values()]), ("scale", "shift"), text)
+    row = Row(norm.name, was, describe([new, *extras.values()]), FOLDED, text)
     plan.put(with_extras(norm, new, extras), row)
 
 
@@ -146,12 +150,12 @@ def _join_conv(plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, f
         pair = None if blocked else pair
     if pair is not None:
         conv = folded(conv, *pair)
-    assert isinstance(conv, tuple(CONVS))
+    assert isinstance(conv, Conv)
     plan.edits[source] = to_kernel(
         conv, dropout_p=options.kernel_dropout_p, eps=options.eps_for(norm)
     )
     extras, note = activation(norm)
-    kept = () if pair is None else ("scale", "shift")
+    kept = () if pair is None else FOLDED
     became = describe([plan.edits[source], *extras.values()])
     row = Row(norm.name, type(norm.module).__name__, became, kept, join_notes(text, note))
     plan.put(with_extras(norm, nn.Identity(), extras), row)
@@ -199,7 +203,7 @@ def _global_pool(model: nn.Module, names: list[str]) -> tuple[str, nn.Module, in
     """The last global pooling among these modules, if no convolution comes after it."""
     for name in reversed(names):
         module = model.get_submodule(name)
-        if isinstance(module, tuple(CONVS)):
+        if isinstance(module, Conv):
             return None
         num_dims = GLOBAL_POOLS.get(type(module).__name__)
         if num_dims is not None and getattr(module, "dim", (2, 3)) in ((2, 3), [2, 3]):
