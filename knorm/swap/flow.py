@@ -89,7 +89,7 @@ class Flow:
         """The call that makes `argument`, within the module that it comes from; or why not."""
         if not isinstance(argument, Node):
             return "its input is no convolution's output"
-        if len(argument.users) != 1:
+        if sum(not _asks_for_facts(user) for user in argument.users) != 1:
             return "its input goes elsewhere too"
         if argument.op == "placeholder":
             if self._uses[owner] != 1 or owner not in self._calls:
@@ -129,6 +129,16 @@ class Flow:
             called = [self._names[id(child)] for child in children]
         for child in called:
             yield from self.order(child)
+
+
+FACTS = ("shape", "ndim", "dtype", "device", "size", "dim")
+
+
+def _asks_for_facts(node: Node) -> bool:
+    """Whether a call takes no values of its argument, only its shape or the like."""
+    if node.op == "call_method":
+        return node.target in FACTS
+    return node.op == "call_function" and node.target is getattr and node.args[1] in FACTS
 
 
 def _skeleton(model: nn.Module) -> nn.Module:
