@@ -12,7 +12,8 @@ from knorm.swap.forms import defining_class
 from knorm.swap.layers import AdaptedKNConv2d
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
-CONVS: dict[type[Conv], type[KNConv1d | KNConv2d | KNConv3d]] = {
+KNConv = KNConv1d | KNConv2d | KNConv3d
+CONVS: dict[type[Conv], type[KNConv]] = {
     nn.Conv1d: KNConv1d,
     nn.Conv2d: KNConv2d,
     nn.Conv3d: KNConv3d,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from knorm.choices import check_name, nearest
 from knorm.kernel.ops import check_options
@@ -82,8 +82,10 @@ def norms_to_swap(model: nn.Module, modules: Modules) -> list[Norm]:
         ValueError: there is none, or it selects a batch norm that is not known.
     """
     for name, module in model.named_modules():
-        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
-            raise ValueError(f"{name}: {type(module).__name__} has no shape yet; run the model once")
+        if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
+            raise ValueError(
+                f"{name}: {type(module).__name__} has no shape yet; run the model once"
+            )
     known = list(find_norms(model))
     inside = {id(module) for norm in known for module in norm.module.modules()}
     unknown = [

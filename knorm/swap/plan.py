@@ -85,8 +85,8 @@ def _check_something_changes(plan: Plan, options: SwapOptions) -> None:
     already = f"{options.kind} already"
     blocked = [row for row in plan.rows.values() if row.note != already]
     if options.fold and not any(row.kept == FOLDED for row in plan.rows.values()):
-        raise ValueError("fold: no norm of those to replace is a batch norm with running statistics")
-    if not plan.edits and blocked:
+        raise ValueError("fold: none of the norms is a batch norm with running statistics")
+    if blocked and len(blocked) == len(plan.rows) and not plan.edits:
         name, note = blocked[0].name or "(the model itself)", blocked[0].note
         raise ValueError(f"no norm of the model can become {options.kind!r}; {name}: {note}")
 

@@ -63,7 +63,9 @@ def test_a_subclass_counts_as_its_base_unless_it_has_a_forward_of_its_own():
 
 
 def test_a_group_norm_of_one_group_is_of_kind_layer():
-    kinds = [norm.kind for norm in find_norms(nn.Sequential(nn.GroupNorm(1, 4), nn.GroupNorm(2, 4)))]
+    kinds = [
+        norm.kind for norm in find_norms(nn.Sequential(nn.GroupNorm(1, 4), nn.GroupNorm(2, 4)))
+    ]
     assert kinds == ["layer", "group"]
 
 
