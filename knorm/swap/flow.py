@@ -37,6 +37,8 @@ class Flow:
         self._graphs: dict[str, fx.Graph | None] = {}
         self._calls: dict[str, list[tuple[str, Node]]] = {}
         self._uses: Counter[str] = Counter()
+        self.reached_into: set[str] = set()
+        """modules whose tensors another module's forward takes for itself"""
         for name, module in self._modules.items():
             if name not in leaves and next(module.children(), None) is not None:
                 self._graphs[name] = graph = _trace(module)
@@ -49,17 +51,15 @@ class Flow:
                 self._calls.setdefault(name, []).append((owner, node))
                 self._uses[name] += 1
             elif node.op == "get_attr" and "." in node.target:
-                self._uses[self._name(owner, node.target.rpartition(".")[0])] += 1
+                name = self._name(owner, node.target.rpartition(".")[0])
+                self._uses[name] += 1
+                self.reached_into.add(name)
 
     def _name(self, owner: str, path: str) -> str:
         return self._names[id(self._modules[owner].get_submodule(path))]
 
     def _called(self, owner: str, node: Node) -> str:
         return self._name(owner, str(node.target))
-
-    def uses(self, name: str) -> int:
-        """How many places call it or reach into it, in the forwards that could be traced."""
-        return self._uses[name]
 
     def source(self, name: str) -> tuple[str | None, str]:
         """The module whose output goes to `name` and nowhere else; or None, and the reason."""
@@ -142,9 +142,12 @@ def _asks_for_facts(node: Node) -> bool:
 
 
 def _skeleton(model: nn.Module) -> nn.Module:
-    """A copy that shares the tensors: tracing may leave its traces in attributes."""
+    """A copy that shares the tensors: tracing may leave its traces in attributes.
+
+    In training, so that the flow does not depend on the mode and is that of what learns.
+    """
     tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).train()
 
 
 def _trace(module: nn.Module) -> fx.Graph | None:

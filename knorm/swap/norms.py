@@ -19,6 +19,8 @@ def reason_to_stay(norm: Norm, options: SwapOptions) -> str | None:
     kind = options.kind
     if kind == "none":
         return None
+    if norm.kind == kind in ("kernel", "local_context"):
+        return f"{kind} already"
     if norm.kind == kind or (norm.form.family == kind == "group" and options.groups == 1):
         return None if _changes(norm, options) else f"{kind} already"
     if norm.channels is None:

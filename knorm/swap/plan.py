@@ -20,7 +20,7 @@ from knorm.swap.norms import (
     stays,
     with_extras,
 )
-from knorm.swap.options import SwapOptions
+from knorm.swap.options import REMOVED, SwapOptions
 from knorm.swap.report import Row, describe, join_notes
 
 # Layers that pool all positions, by name: torch's, and timm's that do not pool over the channels.
@@ -56,14 +56,15 @@ def make_plan(model: nn.Module, norms: list[Norm], options: SwapOptions) -> Plan
     check_groups(norms, options)
     plan, num_dims = Plan(), _conv_dims(model)
     flow = None
-    if options.kind == "kernel" or options.fold:
+    if options.kind in REMOVED:
         flow = Flow(model, {norm.name for norm in find_norms(model)})
+        _check_not_read(norms, options, flow)
     taken = []
     for norm in norms:
-        reason = reason_to_stay(norm, options)
+        reason = reason_to_stay(norm, options) or _fused_in(model, norm, options)
         if reason is not None:
             plan.rows[norm.name] = stays(norm, reason)
-        elif flow is None:
+        elif flow is None or (options.kind == "none" and not options.fold):
             plan.put(*replacement(norm, options, num_dims))
         elif options.kind == "none":
             _fold_or_remove(plan, model, norm, options, flow)
@@ -79,6 +80,23 @@ def _conv_dims(model: nn.Module) -> int:
     """Spatial dimensions of the net's convolutions: those of most, or 2 without any."""
     dims = [len(module.kernel_size) for module in model.modules() if isinstance(module, Conv)]
     return max(set(dims), key=dims.count, default=2)
+
+
+def _fused_in(model: nn.Module, norm: Norm, options: SwapOptions) -> str | None:
+    """The reason to leave a norm to a layer that evaluates it in one call with others."""
+    parent = model.get_submodule(norm.name.rpartition(".")[0])
+    if options.kind in REMOVED and isinstance(parent, nn.TransformerEncoderLayer):
+        return "nn.TransformerEncoderLayer reads its weights in evaluation"
+    return None
+
+
+def _check_not_read(norms: list[Norm], options: SwapOptions, flow: Flow) -> None:
+    for norm in norms:
+        if norm.name in flow.reached_into and reason_to_stay(norm, options) is None:
+            raise ValueError(
+                f"{norm.place}: another module's forward reads its tensors, and kind "
+                f"{options.kind!r} has none; leave it out with modules="
+            )
 
 
 def _check_something_changes(plan: Plan, options: SwapOptions) -> None:

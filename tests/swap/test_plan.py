@@ -119,12 +119,60 @@ def test_a_shared_norm_is_replaced_at_every_place():
 
 
 def test_tokens_are_normalized_over_their_channels():
-    net = nn.TransformerEncoderLayer(8, 2, 16)
+    net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.GELU())
     swapped, report = swap_norm(net, "kernel")
-    assert type(swapped.norm1) is PositionNorm
-    assert swapped.norm1.channels_last
+    assert type(swapped[1]) is PositionNorm
+    assert swapped[1].channels_last
     assert report.rows[0].note == "its channels come last"
-    swapped(torch.randn(3, 5, 8)).sum().backward()
+    swapped(torch.randn(3, 5, 4)).sum().backward()
+
+
+@pytest.mark.parametrize("kind", ["kernel", "none"])
+def test_norms_that_torch_evaluates_in_one_call_with_others_stay(kind):
+    net = nn.Sequential(
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 8), nn.LayerNorm(8)
+    )
+    swapped, report = swap_norm(net.eval(), kind)
+    assert [row.stays for row in report.rows] == [True, True, False]
+    assert "TransformerEncoderLayer" in report.rows[0].note
+    assert swapped(torch.randn(3, 5, 8)).isfinite().all()
+
+
+class ReadsNorm(nn.Module):
+    """Takes the scale of its norm for something else too."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(x) * self.norm.weight.mean()
+
+
+class Heads(nn.Module):
+    """A head that is there in training only."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.aux = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        x = self.trunk(x)
+        return (x, self.aux(x)) if self.training else x
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_mode_does_not_change_which_convolutions_take_norms_up(mode):
+    swapped, _ = swap_norm(Heads().train(mode), "kernel")
+    assert [type(part[0]) for part in (swapped.trunk, swapped.aux)] == [knorm.KNConv2d] * 2
+
+
+def test_a_kernel_norm_keeps_its_geometry():
+    norm = knorm.KernelNorm2d(2, 2)
+    swapped, report = swap_norm(nn.Sequential(norm, nn.BatchNorm2d(4)), "kernel", eps=1e-2)
+    assert swapped[0].kernel_size == (2, 2)
+    assert report.rows[0].note == "kernel already"
 
 
 def test_special_convolutions_keep_their_ways():
@@ -179,6 +227,7 @@ def test_folding_into_a_kernel_convolution_keeps_scale_and_shift():
             "no norm of the model can become 'group'.*channels come last",
         ),
         (nn.Sequential(nn.GroupNorm(2, 4)), "none", {"fold": True}, "fold: none of the norms"),
+        (ReadsNorm(), "none", {}, "norm: another module's forward reads its tensors.*modules="),
         (nn.Sequential(nn.BatchNorm2d(3)), "local_context", {}, "0: channels_per_group=2 does not"),
     ],
 )
