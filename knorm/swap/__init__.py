@@ -5,7 +5,7 @@ import copy
 from torch import nn
 
 from knorm.norms import NormKind
-from knorm.swap.options import Modules, SwapOptions, names_of, norms_to_swap
+from knorm.swap.options import Modules, SwapOptions, norms_to_swap
 from knorm.swap.plan import make_plan
 from knorm.swap.report import Report, Row, count_parameters
 
@@ -72,8 +72,8 @@ def swap_norm(
         fold=fold,
     )
     net = model if inplace else copy.deepcopy(model)
-    before = count_parameters(net)
     plan = make_plan(net, norms_to_swap(net, modules), options)
+    before = count_parameters(net)
     for name, module in plan.edits.items():
         net = _put(net, name, module)
     return net, Report(kind, tuple(plan.rows.values()), before, count_parameters(net))
@@ -84,7 +84,8 @@ def _put(net: nn.Module, name: str, module: nn.Module) -> nn.Module:
     if not name:
         return module
     old = net.get_submodule(name)
-    for place in list(names_of(net, old)):
+    places = [name for name, other in net.named_modules(remove_duplicate=False) if other is old]
+    for place in places:
         parent, _, child = place.rpartition(".")
         net.get_submodule(parent)._modules[child] = module
     return net

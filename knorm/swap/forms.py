@@ -144,11 +144,7 @@ class Norm:
 
 
 def find_norms(model: nn.Module) -> Iterator[Norm]:
-    """All known norms, each once, by the first of its names.
-
-    Raises:
-        ValueError: a module that keeps running statistics of batches as no known norm does.
-    """
+    """All known norms, each once, by the first of its names."""
     for name, module in model.named_modules():
         base = defining_class(module, set(FORMS))
         if base is not None:

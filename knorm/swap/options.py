@@ -1,6 +1,6 @@
 """What `swap_norm` is asked for, checked, and the norms that it concerns."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -81,6 +81,8 @@ def norms_to_swap(model: nn.Module, modules: Modules) -> list[Norm]:
     Raises:
         ValueError: there is none, or it selects a batch norm that is not known.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"swap_norm takes a net (nn.Module), got {model!r}")
     for name, module in model.named_modules():
         if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
             raise ValueError(
@@ -128,10 +130,3 @@ def _chooser(modules: Modules, candidates: list[tuple[str, nn.Module]]) -> Predi
 
 def _some(names: list[str]) -> str:
     return f"they are {', '.join(names[:3])}" + (", ..." if len(names) > 3 else "")
-
-
-def names_of(model: nn.Module, module: nn.Module) -> Iterator[str]:
-    """Every place at which it stands."""
-    for name, other in model.named_modules(remove_duplicate=False):
-        if other is module:
-            yield name

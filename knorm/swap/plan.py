@@ -102,7 +102,7 @@ def _check_not_read(norms: list[Norm], options: SwapOptions, flow: Flow) -> None
 def _check_something_changes(plan: Plan, options: SwapOptions) -> None:
     already = f"{options.kind} already"
     blocked = [row for row in plan.rows.values() if row.note != already]
-    if options.fold and not any(row.kept == FOLDED for row in plan.rows.values()):
+    if options.fold and not any(set(FOLDED) <= set(row.kept) for row in plan.rows.values()):
         raise ValueError("fold: none of the norms is a batch norm with running statistics")
     if blocked and len(blocked) == len(plan.rows) and not plan.edits:
         name, note = blocked[0].name or "(the model itself)", blocked[0].note
@@ -173,7 +173,8 @@ def _join_conv(plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, f
         conv, dropout_p=options.kernel_dropout_p, eps=options.eps_for(norm)
     )
     extras, note = activation(norm)
-    kept = () if pair is None else FOLDED
+    tensors = ("weight",) if conv.bias is None else ("weight", "bias")
+    kept = (*(f"{source}.{tensor}" for tensor in tensors), *(FOLDED if pair is not None else ()))
     became = describe([plan.edits[source], *extras.values()])
     row = Row(norm.name, type(norm.module).__name__, became, kept, join_notes(text, note))
     plan.put(with_extras(norm, nn.Identity(), extras), row)

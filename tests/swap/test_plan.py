@@ -59,6 +59,7 @@ def test_a_convolution_and_its_norm_become_one_kernel_convolution():
     assert swapped[0].dropout_p == 0.1
     assert not swapped[3].group_stats
     assert report.rows[0].note == "taken up by 0"
+    assert [row.kept for row in report.rows[:2]] == [("0.weight",), ("3.weight", "3.bias")]
     assert report.parameters_after == report.parameters_before - 2 * (8 + 6) + 8
 
 
@@ -215,6 +216,7 @@ def test_folding_into_a_kernel_convolution_keeps_scale_and_shift():
     torch.testing.assert_close(swapped[0].weight, net[0].weight * scale.view(-1, 1, 1, 1))
     torch.testing.assert_close(swapped[0].bias, net[1].bias - net[1].running_mean * scale)
     assert report.rows[0].note == "taken up by 0, scale and shift folded in"
+    assert report.rows[0].kept[-2:] == ("scale", "shift")
 
 
 @pytest.mark.parametrize(

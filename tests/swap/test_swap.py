@@ -86,6 +86,11 @@ def test_our_own_resnet_swapped_to_kernel_is_normalized_before_pooling_as_ours()
     assert kinds[0] == kinds[1]
 
 
+def test_what_is_no_net_is_named():
+    with pytest.raises(ValueError, match=r"takes a net .*got 'resnet18'"):
+        knorm.swap_norm("resnet18", "kernel")
+
+
 def test_a_mistake_in_the_kind_is_named_first():
     with pytest.raises(ValueError, match="unknown norm 'kernal'; did you mean 'kernel'"):
         knorm.swap_norm(small_net(), "kernal")
