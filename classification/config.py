@@ -97,7 +97,7 @@ class Recipe:
     seed: int = 0
     """of weights, order, augmentation and dropout"""
     name: str | None = None
-    """name of the run; null: the recipe's, or else data set and net"""
+    """name of the run; null: that of --config RECIPE, or else data set and net"""
     published: str | None = None
     """the number that the recipe aims at, and where it stands"""
     run_dir: str | None = None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from knorm.models import create_model, list_models
     from knorm.norms import NORM_KINDS, LocalContextNorm, conv_unit, make_norm
+    from knorm.swap import swap_norm
 
 __all__ = [
     "NORM_KINDS",
@@ -38,10 +39,11 @@ __all__ = [
     "list_models",
     "make_norm",
     "normalized_conv",
+    "swap_norm",
     "window_stats",
 ]
 
-_HOMES = ("kernel", "norms", "models", "checkpoints")
+_HOMES = ("kernel", "norms", "models", "swap", "checkpoints")
 
 
 def __getattr__(name: str) -> Any:

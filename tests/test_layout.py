@@ -28,13 +28,15 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/models": CORE
     | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"}
     | {"knorm.checkpoints"},
-    "knorm/models/in_timm.py": CORE | {"timm", "knorm.norms", "knorm.choices"},
+    "knorm/models/in_timm.py": CORE | {"timm", "knorm.norms", "knorm.choices", "knorm.swap"},
     "knorm/timm_bridge.py": CORE | {"timm", "knorm.models", "knorm.checkpoints"},
+    "knorm/swap": CORE | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.swap"},
     "knorm/training": TRAINING | {"timm", "knorm"},
     "knorm/cli": CORE | {"knorm"},
     "knorm/hub.py": CORE | {"huggingface_hub", "knorm"},
     "classification/hub.py": CORE | {"huggingface_hub", "knorm", "classification"},
-    "knorm": CORE | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"},
+    "knorm": CORE
+    | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models", "knorm.swap"},
     "classification": TRAINING
     | {"torchvision", "scipy", "sklearn", "PIL", "onnxruntime", "knorm", "classification"},
 }
@@ -92,7 +94,7 @@ def test_every_test_file_mirrors_a_source_file():
     }
     sources |= {name.removeprefix("knorm/") for name in sources}
     own = {"layout", "recipes", "results", "models/models", "kernel/sparse_images"}
-    own |= {"classification/resume", "classification/mistakes"}
+    own |= {"classification/resume", "classification/mistakes", "swap/swap", "swap/libraries"}
     for path in (ROOT / "tests").rglob("test_*.py"):
         mirrored = path.relative_to(ROOT / "tests").with_suffix("").as_posix().replace("test_", "")
         assert mirrored in sources | own, f"{path.relative_to(ROOT)} tests no file of that name"

@@ -8,7 +8,6 @@ create_model("timm:resnet50", norm="group", norm_options={"groups": 8})
 import inspect
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from knorm.choices import check_name, nearest
 from knorm.norms import NORM_KINDS
+from knorm.swap import swap_norm
 
 PREFIX = "timm:"
 SWAPPING = ("norm", "dropout_p", "norm_options")
@@ -50,7 +50,6 @@ def build(name: str, options: Mapping[str, Any]) -> nn.Module:
     swap_options = dict(swapping.get("norm_options", {}))
     if "dropout_p" in swapping and swapping["norm"] == "kernel":  # as in our nets
         swap_options["dropout_p"] = swapping["dropout_p"]
-    swap_norm = import_module("knorm.swap").swap_norm
     swapped, _ = swap_norm(net, swapping["norm"], inplace=True, **swap_options)
     return swapped
 

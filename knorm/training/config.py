@@ -35,7 +35,8 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, recipes: Path, defaul
     parser.add_argument("--config", action="config", help=files)
     parser.add_class_arguments(cls)
     try:
-        arguments = [*named(arguments, recipes, options), *arguments]
+        if "name" in options:
+            arguments = [*named(argv, arguments, recipes), *arguments]
         namespace = parser.parse_args([with_text(argument, options) for argument in arguments])
     except ArgumentError as error:
         raise UserMistakeError(in_one_line(str(error), options, arguments)) from error
@@ -73,11 +74,13 @@ def with_files(argv: Sequence[str], recipes: Path, default: str) -> list[str]:
     return [f"--config={recipes / default}.yaml", *arguments]
 
 
-def named(arguments: Sequence[str], recipes: Path, options: dict[str, Any]) -> list[str]:
-    """`--name` after the last recipe of ours, for files and arguments that give none."""
+def named(argv: Sequence[str], arguments: Sequence[str], recipes: Path) -> list[str]:
+    """`--name` after the last recipe of ours that the user asks for, unless something gives one."""
+    if not any(word.split("=")[0] == "--config" for word in argv):
+        return []
     places = [Path(a.removeprefix("--config=")) for a in arguments if a.startswith("--config=")]
     ours = [place.stem for place in places if place.parent == recipes]
-    return [f"--name={ours[-1]}"] if ours and "name" in options else []
+    return [f"--name={ours[-1]}"] if ours else []
 
 
 def with_switches(arguments: Sequence[str], options: dict[str, Any]) -> list[str]:

@@ -6,8 +6,18 @@ from classification.config import DEFAULT_RECIPE, Recipe, load_recipe, parse_rec
 from knorm.training.config import to_yaml
 
 
+def test_a_run_is_named_after_the_recipe_that_is_asked_for():
+    assert parse_recipe([]).name == "digits-knresnet13"
+    assert parse_recipe(["--config", "digits", "--optim.lr=0.1"]).name == "digits"
+    assert parse_recipe(["--config", "kn-cifar100/knresnet18-b32"]).name == (
+        "kn-cifar100-knresnet18-b32"
+    )
+    assert parse_recipe(["--config", "digits", "--name=mine"]).name == "mine"
+
+
 def test_without_arguments_the_default_recipe_is_trained():
-    assert parse_recipe([]) == parse_recipe(["--config", DEFAULT_RECIPE])
+    named = parse_recipe(["--config", DEFAULT_RECIPE, "--name=digits-knresnet13"])
+    assert parse_recipe([]) == named
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
 import math
-import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -149,7 +147,7 @@ def test_norm_and_options_of_a_net_of_timms_come_from_the_recipe(monkeypatch):
         given.append((kind, options))
         return model, None
 
-    monkeypatch.setitem(sys.modules, "knorm.swap", SimpleNamespace(swap_norm=swap_norm))
+    monkeypatch.setattr("knorm.models.in_timm.swap_norm", swap_norm)
     model = Model(name="timm:resnet10t", norm="kernel", dropout_p=0.1, options={"drop_rate": 0.2})
     net = make_model(model, num_classes=3, in_chans=1, seed=0)
     assert given == [("kernel", {"dropout_p": 0.1, "inplace": True})]

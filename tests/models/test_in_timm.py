@@ -2,13 +2,12 @@
 
 import builtins
 import sys
-from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 
-from knorm.models import create_model, list_models, model_options
+from knorm.models import create_model, in_timm, list_models, model_options
 
 timm = pytest.importorskip("timm")
 
@@ -16,15 +15,14 @@ timm = pytest.importorskip("timm")
 @pytest.fixture
 def swaps(monkeypatch):
     """The calls of `knorm.swap_norm`, which here gives back the net with a mark on it."""
-    calls, module = [], ModuleType("knorm.swap")
+    calls = []
 
     def swap_norm(model, kind, **options):
         calls.append((model, kind, options))
         marked = nn.Sequential(model)
         return marked, object()
 
-    module.swap_norm = swap_norm
-    monkeypatch.setitem(sys.modules, "knorm.swap", module)
+    monkeypatch.setattr(in_timm, "swap_norm", swap_norm)
     return calls
 
 
@@ -51,6 +49,14 @@ def test_with_a_norm_its_norms_are_swapped(swaps):
     assert swaps[1][1:] == ("kernel", {"dropout_p": 0.05, "inplace": True})
     create_model("timm:resnet10t", norm="none", dropout_p=0.05)
     assert swaps[2][1:] == ("none", {"inplace": True})
+
+
+@pytest.mark.parametrize("norm", ["group", "kernel", "none"])
+def test_a_net_of_timms_trains_with_another_norm(norm):
+    net = create_model("timm:resnet10t", norm=norm, num_classes=3)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    net(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
 
 
 def test_the_options_are_ours_and_those_of_the_nets_class():

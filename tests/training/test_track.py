@@ -55,7 +55,7 @@ def test_tensorboard_gets_every_number_of_every_epoch(tmp_path):
         ]
     )
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    written = EventAccumulator(str(folder / "digits")).Reload()
+    written = EventAccumulator(str(folder / "digits-knresnet13")).Reload()
     for name in ("train.loss", "val.top1", "lr"):
         events = [(event.step, event.value) for event in written.Scalars(name)]
         assert events == [(row["step"], pytest.approx(row[name])) for row in rows]

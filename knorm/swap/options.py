@@ -1,0 +1,132 @@
+"""What `swap_norm` is asked for, checked, and the norms that it concerns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from knorm.choices import check_name, nearest
+from knorm.kernel.ops import check_options
+from knorm.norms import NORM_KINDS, NormKind
+from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm
+
+Predicate = Callable[[str, nn.Module], bool]
+Modules = str | Sequence[str] | Predicate | None
+
+REMOVED = ("kernel", "none")
+"""kinds for which a norm after a convolution goes away"""
+DEFAULT_DROPOUT_P = 0.05
+MAX_FINAL_DROPOUT_P = 0.25
+MAX_GROUPS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapOptions:
+    """The options of `swap_norm`, see there."""
+
+    kind: NormKind
+    groups: int | None = None
+    affine: bool = True
+    eps: float | None = None
+    dropout_p: float | None = None
+    keep_affine: bool = True
+    fold: bool = False
+
+    def __post_init__(self):
+        check_name("norm", self.kind, NORM_KINDS)
+        for name in ("affine", "keep_affine", "fold"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} takes True or False, got {getattr(self, name)!r}")
+        if self.groups is not None:
+            self._check_concerns("groups", ("group",))
+            if not isinstance(self.groups, int) or self.groups < 1:
+                raise ValueError(f"groups takes a whole number from 1 up, got {self.groups!r}")
+        if self.dropout_p is not None:
+            self._check_concerns("dropout_p", ("kernel",))
+        if self.fold:
+            self._check_concerns("fold", REMOVED)
+        if not self.affine and self.kind in REMOVED:
+            raise ValueError(f"affine=False concerns norms that stand, not kind {self.kind!r}")
+        if self.eps is not None and self.kind == "none":
+            raise ValueError("eps concerns norms, not kind 'none'")
+        check_options(self.kernel_dropout_p, "expected", 1e-5 if self.eps is None else self.eps)
+
+    def _check_concerns(self, option: str, kinds: tuple[str, ...]) -> None:
+        if self.kind not in kinds:
+            what = " or ".join(map(repr, kinds))
+            raise ValueError(f"{option} concerns kind {what}, not {self.kind!r}")
+
+    @property
+    def kernel_dropout_p(self) -> float:
+        """Dropout of the statistics of `KNConv` and of the `KernelNorm`s within the net."""
+        return DEFAULT_DROPOUT_P if self.dropout_p is None else self.dropout_p
+
+    @property
+    def final_dropout_p(self) -> float:
+        """The same for the last features: five times as much, up to a bound, as in KN nets."""
+        p = self.kernel_dropout_p
+        return min(5 * p, max(p, MAX_FINAL_DROPOUT_P))
+
+    def eps_for(self, norm: Norm) -> float:
+        """The one that was given, or the norm's own."""
+        own = getattr(norm.module, "eps", None)
+        return self.eps if self.eps is not None else 1e-5 if own is None else own
+
+
+def norms_to_swap(model: nn.Module, modules: Modules) -> list[Norm]:
+    """The known norms that `modules` selects.
+
+    Raises:
+        ValueError: there is none, or it selects a batch norm that is not known.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"swap_norm takes a net (nn.Module), got {model!r}")
+    for name, module in model.named_modules():
+        if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
+            raise ValueError(
+                f"{name}: {type(module).__name__} has no shape yet; run the model once"
+            )
+    known = list(find_norms(model))
+    inside = {id(module) for norm in known for module in norm.module.modules()}
+    unknown = [
+        (name, module)
+        for name, module in model.named_modules()
+        if is_unknown_batch_norm(module) and id(module) not in inside
+    ]
+    if not known and not unknown:
+        raise ValueError(f"the model ({type(model).__name__}) has no norm to replace")
+    chosen = _chooser(modules, [*((n.name, n.module) for n in known), *unknown])
+    for name, module in unknown:
+        if chosen(name, module):
+            raise ValueError(
+                f"{name}: {type(module).__name__} keeps running statistics in a form that is not "
+                "known; leave it out with modules="
+            )
+    return [norm for norm in known if chosen(norm.name, norm.module)]
+
+
+def _chooser(modules: Modules, candidates: list[tuple[str, nn.Module]]) -> Predicate:
+    """`modules` as a predicate that selects at least one of the candidates."""
+    if modules is None:
+        return lambda name, module: True
+    names = [name for name, _ in candidates]
+    if callable(modules):
+        if not any(modules(name, module) for name, module in candidates):
+            raise ValueError(f"modules selects none of the {len(names)} norms ({_some(names)})")
+        return modules
+    patterns = [modules] if isinstance(modules, str) else list(modules)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise ValueError(f"modules takes patterns of names or a function, got {pattern!r}")
+        if not any(fnmatchcase(name, pattern) for name in names):
+            hint = nearest(pattern, names)
+            raise ValueError(f"modules: no norm is named {pattern!r}{hint} ({_some(names)})")
+    if not patterns:
+        raise ValueError("modules is empty: it selects no norm")
+    return lambda name, module: any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _some(names: list[str]) -> str:
+    return f"they are {', '.join(names[:3])}" + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,66 @@
+"""A case says how far a net came and why not further."""
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.swap_case import fitting_input, judge, still
+
+
+class Seesaw(nn.Module):
+    """A net whose samples see each other beside its norm, or that fails once it is swapped."""
+
+    def __init__(self, fails=False):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.fails = fails
+
+    def forward(self, x):
+        if self.fails and not isinstance(self.norm, nn.BatchNorm2d):
+            raise RuntimeError("no such luck")
+        y = self.norm(self.conv(x))
+        return (y - y.mean(0)).mean((2, 3))
+
+
+def plain():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten())
+
+
+@pytest.mark.parametrize("kind", ["group", "kernel", "none"])
+def test_a_plain_net_passes(kind):
+    row = judge(plain(), kind)
+    assert row["status"] == "ok"
+    assert row["independent"]
+    assert row["consistent"]
+    assert (row["norms"], row["batch_norms"], row["stay"]) == (1, 1, 0)
+
+
+def test_samples_that_see_each_other_are_noticed():
+    assert not judge(Seesaw(), "group")["independent"]
+    assert not judge(plain(), "batch")["consistent"]
+
+
+def test_failures_carry_their_reason():
+    assert judge(nn.Sequential(nn.Conv2d(3, 3, 1)), "group") == {
+        "norms": 0, "batch_norms": 0, "status": "no norm",
+    }  # fmt: skip
+    failed = judge(Seesaw(fails=True), "group")
+    assert (failed["status"], failed["reason"]) == ("failed", "RuntimeError: no such luck")
+    refused = judge(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)), "local_context")
+    assert refused["status"] == "refused"
+    assert "channels_per_group" in refused["reason"]
+
+
+def test_the_input_is_the_smallest_that_fits():
+    assert fitting_input(nn.Conv2d(3, 4, 3)).shape == (2, 3, 64, 64)
+    assert fitting_input(nn.Conv2d(3, 4, 100)).shape == (2, 3, 128, 128)
+    with pytest.raises(ValueError, match="takes no images"):
+        fitting_input(nn.Conv2d(3, 4, 300))
+
+
+def test_nothing_drops_in_a_net_held_still():
+    net = plain()
+    still(net)
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(net(x), net(x))

@@ -1,0 +1,77 @@
+"""What is asked for is checked before anything is done."""
+
+import pytest
+import torch
+from torch import nn
+
+from knorm.swap.options import SwapOptions, norms_to_swap
+
+
+class Split(nn.BatchNorm2d):
+    def forward(self, input):  # noqa: A002
+        return super().forward(input)
+
+
+def net(**more):
+    return nn.ModuleDict({"stem": nn.BatchNorm2d(4), "head": nn.LayerNorm(4), **more})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kind": "bacth"}, "did you mean 'batch'"),
+        ({"kind": "layer", "groups": 2}, "groups concerns kind 'group', not 'layer'"),
+        ({"kind": "group", "groups": 0}, "groups takes a whole number"),
+        ({"kind": "group", "dropout_p": 0.1}, "dropout_p concerns kind 'kernel'"),
+        ({"kind": "kernel", "dropout_p": 1.0}, r"dropout_p must be in \[0, 1\)"),
+        ({"kind": "group", "fold": True}, "fold concerns kind 'kernel' or 'none'"),
+        ({"kind": "kernel", "affine": False}, "affine=False concerns norms that stand"),
+        ({"kind": "none", "eps": 1e-3}, "eps concerns norms"),
+        ({"kind": "layer", "eps": -1.0}, "eps must be a number from 0 up"),
+        ({"kind": "layer", "affine": 1}, "affine takes True or False, got 1"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        SwapOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("p", "final"), [(None, 0.25), (0.02, 0.1), (0.05, 0.25), (0.2, 0.25), (0.4, 0.4), (0.0, 0.0)]
+)
+def test_the_last_features_have_five_times_the_dropout_up_to_a_quarter(p, final):
+    assert SwapOptions(kind="kernel", dropout_p=p).final_dropout_p == pytest.approx(final)
+
+
+@pytest.mark.parametrize(
+    ("modules", "names"),
+    [
+        (None, ["stem", "head"]),
+        ("st*", ["stem"]),
+        (["head", "stem"], ["stem", "head"]),
+        (lambda name, module: isinstance(module, nn.LayerNorm), ["head"]),
+    ],
+)
+def test_modules_selects_norms_by_pattern_or_predicate(modules, names):
+    assert [norm.name for norm in norms_to_swap(net(), modules)] == names
+
+
+@pytest.mark.parametrize(
+    ("model", "modules", "words"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 3, 1)), None, r"the model \(Sequential\) has no norm"),
+        (net(), "stm", "no norm is named 'stm'; did you mean 'stem'"),
+        (net(), lambda name, module: False, "selects none of the 2 norms"),
+        (net(), [], "selects no norm"),
+        (net(), [3], "takes patterns of names or a function, got 3"),
+        (net(odd=Split(4)), None, "odd: Split keeps running statistics.*modules="),
+        (net(odd=nn.LazyBatchNorm2d()), None, "odd: LazyBatchNorm2d has no shape yet"),
+    ],
+)
+def test_a_selection_that_cannot_be_is_named(model, modules, words):
+    with pytest.raises(ValueError, match=words), torch.no_grad():
+        norms_to_swap(model, modules)
+
+
+def test_a_norm_of_unknown_form_may_be_left_out():
+    assert len(norms_to_swap(net(odd=Split(4)), ["stem", "head"])) == 2
