@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from classification.augment import augmented, boxes_of, to_input
 from classification.augment_config import Augment
 from classification.config import Recipe
-from classification.data_config import Data
+from classification.data_config import PACKAGES, Data
 from classification.mixing import erased, mixed
 from classification.readers import (
     READERS,
@@ -74,6 +75,16 @@ class ImageData:
     def inputs(self, images: Tensor) -> Tensor:
         """uint8 images on the device to what the net gets."""
         return to_input(images, self.mean, self.std, self.memory_format)
+
+
+def check_packages(data: Data, augment: Augment) -> None:
+    """Raise `UserMistakeError` unless what the data and their augmentation import is installed."""
+    needed = {f"data.name {data.name}": PACKAGES[data.name]} if data.name in PACKAGES else {}
+    if augment.policy is not None:
+        needed[f"augment.policy {augment.policy}"] = ("torchvision", "vision")
+    for setting, (package, extra) in needed.items():
+        if find_spec(package) is None:
+            raise UserMistakeError(f"{setting} needs {package}: pip install 'knorm[{extra}]'")
 
 
 def count_classes(data: Data) -> int:

@@ -33,6 +33,15 @@ DATA_FACTS = {
 }
 
 
+PACKAGES = {  # what reading a set imports, and the extra that brings it
+    "digits": ("sklearn", "train"),
+    "mnist": ("torchvision", "vision"),
+    "cifar10": ("torchvision", "vision"),
+    "cifar100": ("torchvision", "vision"),
+    "imagefolder": ("PIL", "vision"),
+}
+
+
 @dataclass(kw_only=True)
 class Synthetic:
     """Sizes of the synthetic set: one smooth pattern for each class, and noise on it."""

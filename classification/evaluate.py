@@ -104,6 +104,9 @@ def load_net(
     """The net that a run saved; what is None is as in the run, weights the best that there are."""
     recipe = load_recipe(run_dir)
     weights = weights or (BEST if checkpoint.exists(run_dir / BEST) else LAST)
+    inside = sorted(path.parent.name for path in run_dir.glob("*/config.yaml"))
+    if inside:
+        raise ValueError(f"{run_dir} holds several runs, give one of {', '.join(inside)}")
     saved = checkpoint.load(run_dir / weights)
     state = saved.state
     missing = [name for name in ("mean", "std", "num_classes", "in_chans") if name not in state]

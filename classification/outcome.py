@@ -111,9 +111,10 @@ def write_outcome(run: Run, result: dict[str, Any], matrix: Tensor) -> None:
         return
     classes = run.facts["classes"]
     draw_curves(run.rows, run.folder / "curves.png")
-    draw_confusion(matrix, classes, run.folder / "confusion.png")
-    run.write("confusion.csv", confusion_csv(matrix, classes))
     weights = BEST if run.best else LAST
+    title = f"test split, {int(matrix.sum())} images, {weights} weights"
+    draw_confusion(matrix, classes, run.folder / "confusion.png", title)
+    run.write("confusion.csv", confusion_csv(matrix, classes))
     result["per_class"] = {
         "split": "test",
         "weights": weights,

@@ -216,7 +216,10 @@ def folder_classes(root: str) -> list[str]:
         if different:
             raise UserMistakeError(
                 f"data.root {root}: train and {split} differ in the class folders "
-                f"{', '.join(different[:5])}"
+                + ", ".join(
+                    f"{name} (only in {'train' if name in classes['train'] else split})"
+                    for name in different[:5]
+                )
             )
     if len(classes["train"]) < 2:
         raise UserMistakeError(f"data.root {root}: train needs two class folders or more")

@@ -21,7 +21,13 @@ from accelerate import Accelerator, DistributedType
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from classification.config import Recipe, parse_recipe, settings_of
-from classification.data import ImageData, count_classes, load_data, training_windows
+from classification.data import (
+    ImageData,
+    check_packages,
+    count_classes,
+    load_data,
+    training_windows,
+)
 from classification.evaluate import evaluate_split
 from classification.outcome import plan, result_of, test_numbers, write_outcome
 from classification.task import Classification, check_images, make_model, score
@@ -118,6 +124,7 @@ def train(
 def prepare(recipe: Recipe) -> Place:
     """Check what can be checked without data, and find the folder of the run."""
     check_launch(recipe.launch, batch_size=recipe.batch_size)
+    check_packages(recipe.data, recipe.augment)
     check_passes(recipe)
     with mistakes_of_the_user():
         check_resumable(recipe.optim)

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from knorm.cli.nets import add_arguments, in_words, make_net, net_options
+from knorm.cli.nets import add_arguments, in_words, make_net, net_options, too_large_for
 from knorm.models import model_options
 from knorm.models.common import ACTIVATIONS, NetOptions
 from knorm.norms import NORM_KINDS
 from knorm.training.cost import count_parameters, macs_by_module, stages, weight_bytes
-from knorm.training.mistakes import OneLineParser, mistakes_of_the_user
+from knorm.training.mistakes import OneLineParser
 from knorm.training.tables import columns
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     with torch.device("meta"):
         net = make_net(options.model, given)
         example = torch.zeros(1, options.in_chans, options.image_size, options.image_size)
-    with mistakes_of_the_user():  # images that are too small for the net
+    with too_large_for(options.image_size):
         sizes = size_table(net, example)
     stems = getattr(type(net), "Options", NetOptions).stems
     choices = {"norms": NORM_KINDS, "stems": stems, "activations": ACTIVATIONS}

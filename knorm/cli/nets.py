@@ -2,6 +2,8 @@
 
 import ast
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -68,6 +70,15 @@ def make_net(model: str, given: dict[str, Any]) -> nn.Module:
     """The net; what cannot be is the user's mistake."""
     with mistakes_of_the_user():
         return create_model(model, **given)
+
+
+@contextmanager
+def too_large_for(image_size: int) -> Iterator[None]:
+    """Around a net's passes: what fails there does so because the images are too small for it."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise UserMistakeError(f"image_size {image_size} is too small: {error}") from error
 
 
 def in_words(given: dict[str, Any]) -> str:

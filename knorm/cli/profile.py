@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from knorm.cli.nets import add_arguments, in_words, make_net, net_options
+from knorm.cli.nets import add_arguments, in_words, make_net, net_options, too_large_for
 from knorm.training.cost import count_parameters, macs_by_module
 from knorm.training.mistakes import (
     OneLineParser,
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     shape = (options.batch_size, options.in_chans, options.image_size, options.image_size)
     x = torch.randn(shape, device=device)
     target = torch.randint(given["num_classes"], (len(x),), device=device)
-    with mistakes_of_the_user():  # images that are too small for the net
+    with too_large_for(options.image_size):
         rows, ratios = measure(nets, x, target, options.rounds)
     print(
         f"{options.model}  {in_words(given)}\n"

@@ -62,7 +62,7 @@ def draw_compared(groups: Mapping[str, Sequence[Sequence[Row]]], path: Path) -> 
     figure.savefig(path, dpi=DPI)
 
 
-def draw_confusion(matrix: Tensor, classes: Sequence[str], path: Path) -> None:
+def draw_confusion(matrix: Tensor, classes: Sequence[str], path: Path, title: str = "") -> None:
     """True classes by row, predicted ones by column, shaded by the root of their part of the row.
 
     Up to 20 classes every cell says its count, up to 40 every row and column its name; of more,
@@ -83,7 +83,7 @@ def draw_confusion(matrix: Tensor, classes: Sequence[str], path: Path) -> None:
     size = 9 if count <= MOST_NUMBERS else 7
     axes.set_xticks(ticks, names, fontsize=size, rotation=rotation)
     axes.set_yticks(ticks, names, fontsize=size)
-    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
     if count <= MOST_NUMBERS:
         for row, column in matrix.nonzero().tolist():
             color = "white" if parts[row, column] > 0.3 else "black"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from classification import train
+from classification import data, evaluate, train
 from classification.config import parse_recipe, settings_of
 from knorm.training.mistakes import run_program
-from tests.classification.runs import QUICK
+from tests.classification.runs import QUICK, run
 
 
 @pytest.fixture
@@ -75,7 +75,10 @@ MISTAKES = {
     "a size for images that have one": (["--data.image_size=8"], "data.image_size belongs to"),
     "a folder without splits": ([*FOLDER, "--data.root=nowhere"], "it holds none of them"),
     "a folder with one split": ([*FOLDER, "--data.root=single"], "it holds train"),
-    "classes that differ": ([*FOLDER, "--data.root=classes"], "class folders cat, dog"),
+    "classes that differ": (
+        [*FOLDER, "--data.root=classes"],
+        "class folders cat (only in train), dog (only in test)",
+    ),
     "one class only": ([*FOLDER, "--data.root=one"], "needs two class folders"),
     "a folder that is taken": (["--run_dir=taken"], "run_dir taken exists already"),
     "a name that is a path": (["--name=a/b"], "name must be a plain folder name"),
@@ -183,6 +186,27 @@ def test_images_too_small_for_the_net_are_told_before_there_is_a_folder(tmp_path
     assert run_program(lambda: train.main(arguments)) == 2
     assert "resnet8 cannot take images of 2 x 2" in capsys.readouterr().err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.name=mnist"], r"data.name mnist needs torchvision: pip install 'knorm[vision]'"),
+        ([], "data.name digits needs sklearn: pip install 'knorm[train]'"),
+        (["--data.name=synthetic", "--augment.policy=cifar10"], "policy cifar10 needs torchvision"),
+    ],
+)
+def test_a_missing_package_is_named_before_anything_starts(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    assert run_program(lambda: train.main(arguments)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_several_runs_are_not_evaluated_as_one(tmp_path, capsys):
+    run(tmp_path / "seeds" / "seed-0", "--epochs=1")
+    (tmp_path / "seeds" / "config.yaml").write_text(settings_of(parse_recipe([])))
+    assert run_program(lambda: evaluate.main([str(tmp_path / "seeds")])) == 2
+    assert "holds several runs, give one of seed-0" in capsys.readouterr().err
 
 
 def test_gradients_are_not_divided_behind_the_recipe(monkeypatch, capsys):

@@ -47,3 +47,8 @@ def test_a_mistake_is_told_before_anything_else(arguments, message, capsys):
     with pytest.raises(UserMistakeError, match=message):
         describe.main(arguments)
     assert capsys.readouterr().out == ""
+
+
+def test_images_too_small_for_the_net_are_one_line():
+    with pytest.raises(UserMistakeError, match="image_size 2 is too small"):
+        describe.main(["resnet8", "--image_size", "2"])
