@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     net = accelerator.prepare_model(net.to(memory_format=data.memory_format), evaluation_mode=True)
     if options.split not in data.splits:
         raise UserMistakeError(f"{options.run_dir} has no {options.split} split")
+    if data.splits[options.split].fingerprint() != state["fingerprints"][options.split]:
+        raise UserMistakeError(
+            f"data.root {recipe.data.root}: the {options.split} split is not the one that "
+            f"{options.run_dir} was made with"
+        )
     values = evaluate_split(net, data, task, options.split, recipe)
     if accelerator.is_main_process:
         show(options, state, task.summary(values, data.labels(options.split)))
@@ -109,7 +114,8 @@ def load_net(
         raise ValueError(f"{run_dir} holds several runs, give one of {', '.join(inside)}")
     saved = checkpoint.load(run_dir / weights)
     state = saved.state
-    missing = [name for name in ("mean", "std", "num_classes", "in_chans") if name not in state]
+    needed = ("mean", "std", "num_classes", "in_chans", "fingerprints")
+    missing = [name for name in needed if name not in state]
     if missing:
         raise ValueError(f"{run_dir / weights} does not say {missing[0]}")
     if eval_stats is not None:

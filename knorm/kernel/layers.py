@@ -168,9 +168,12 @@ class _KNConv(_KernelStats):
         self._set_stats(dropout_p, eps, eval_stats, bounded)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name for it
+        return self._kn_conv(input, self.weight)
+
+    def _kn_conv(self, x: Tensor, weight: Tensor) -> Tensor:
         return ops.kn_conv(
-            input,
-            self.weight,
+            x,
+            weight,
             self.bias,
             self.stride,
             self.padding,

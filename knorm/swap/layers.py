@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from knorm.kernel import KernelNorm1d, KNConv2d, ops
+from knorm.kernel import KernelNorm1d, KNConv2d
 
 
 class PositionNorm(KernelNorm1d):
@@ -118,18 +118,8 @@ class AdaptedKNConv2d(KNConv2d):
         self.scale = scale
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name for it
-        return ops.kn_conv(
-            self._padded(input) if self.same_pad else input,
-            self._filters(),
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            padding_mode=self.padding_mode,
-            group_stats=self.group_stats,
-            **self._stats_options(),
-        )
+        x = self._padded(input) if self.same_pad else input
+        return self._kn_conv(x, self._filters())
 
     def _padded(self, x: Tensor) -> Tensor:
         pads = []

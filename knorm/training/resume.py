@@ -94,6 +94,8 @@ def place_of(folder: Path, wanted: Settings) -> Place:
 def differences(folder: Path, wanted: Settings) -> list[str]:
     """`optim.lr was 0.1, now 0.2` for every setting in which the folder's run is another."""
     had = leaves(read_yaml(folder / CONFIG))
+    if (had.get("seeds", 1) > 1) != (wanted.get("seeds", 1) > 1):  # one run, or a folder of runs
+        return [f"seeds was {had.get('seeds', 1)}, now {wanted.get('seeds', 1)}"]
     return [
         f"{name} was {had.get(name)}, now {wanted.get(name)}"
         for name in sorted(had.keys() | wanted.keys())

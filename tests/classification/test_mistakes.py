@@ -202,6 +202,14 @@ def test_a_missing_package_is_named_before_anything_starts(arguments, message, m
     assert message in capsys.readouterr().err
 
 
+def test_other_images_are_not_evaluated_as_the_runs_own(tree, tmp_path, capsys):
+    arguments = ["--data.name=imagefolder", f"--data.root={tree}", "--data.image_size=8"]
+    run(tmp_path / "run", "--epochs=1", "--batch_size=2", *arguments)
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tree / "test/cat/0.png")
+    assert run_program(lambda: evaluate.main([str(tmp_path / "run")])) == 2
+    assert "the test split is not the one that" in capsys.readouterr().err
+
+
 def test_several_runs_are_not_evaluated_as_one(tmp_path, capsys):
     run(tmp_path / "seeds" / "seed-0", "--epochs=1")
     (tmp_path / "seeds" / "config.yaml").write_text(settings_of(parse_recipe([])))

@@ -119,6 +119,13 @@ def test_a_path_may_hold_an_equals_sign(tmp_path):
     assert with_resumed_config(argv) == [f"--config={folder / 'config.yaml'}", *argv]
 
 
+@pytest.mark.parametrize(("had", "wanted"), [(1, 3), (3, 1)])
+def test_one_run_does_not_become_a_folder_of_runs_nor_the_other_way(tmp_path, had, wanted):
+    folder = begin(tmp_path / "run", SETTINGS + f"seeds: {had}\n")
+    with pytest.raises(UserMistakeError, match=f"seeds was {had}, now {wanted}"):
+        find_place(str(folder), None, tmp_path, SETTINGS + f"seeds: {wanted}\n")
+
+
 def test_more_seeds_and_rates_may_be_asked_for(tmp_path):
     folder = begin(tmp_path / "run", SETTINGS + "seeds: 2\nrates: 3\n")
     assert find_place(str(folder), None, tmp_path, SETTINGS + "seeds: 5\nrates: 9\n").begun
