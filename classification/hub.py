@@ -1,6 +1,5 @@
 """The net of a run for the Hugging Face hub: a folder, or a repository, with its model card."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from classification.config import Recipe, load_recipe
 from classification.task import net_options
 from knorm.hub import HubModel
 from knorm.training.config import to_yaml
+from knorm.training.folder import RESULT, read_environment, read_result
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.report import score_table
 
@@ -52,11 +52,9 @@ def push(model: HubModel, text: str, repo: str) -> str:
 
 def model_card(recipe: Recipe, run_dir: Path, weights: str, facts: dict[str, Any]) -> str:
     """The card in Markdown, with metadata, from a finished run."""
-    path = run_dir / "result.json"
-    if not path.is_file():
-        raise UserMistakeError(f"{run_dir} is no finished run: it holds no result.json")
-    result = json.loads(path.read_text(encoding="utf-8"))
-    environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+    if not (run_dir / RESULT).is_file():
+        raise UserMistakeError(f"{run_dir} is no finished run: it holds no {RESULT}")
+    result, environment = read_result(run_dir), read_environment(run_dir)
     kept = [row for row in result["results"] if row["weights"] == weights]
     options = ", ".join(f"{name} {value}" for name, value in net_options(recipe.model).items())
     git = environment["git"]

@@ -1,6 +1,5 @@
 """Training runs: what happens from a recipe to a run folder."""
 
-import json
 import math
 from collections.abc import Sequence
 from copy import deepcopy
@@ -24,7 +23,7 @@ from classification.evaluation import evaluate_split
 from classification.outcome import plan, result_of, test_numbers, write_outcome
 from classification.task import Classification, check_images, complete, make_model, score
 from knorm.training.environment import describe_environment
-from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, RESULT
+from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, read_result
 from knorm.training.interrupt import stop_on_signal
 from knorm.training.launch import check_launch, compiled, start, stays_on_cpu, world_size
 from knorm.training.loop import Trainer, gradient_step, train_epoch
@@ -87,7 +86,7 @@ def train(
     if place.finished and place.folder is not None:
         if accelerator.is_main_process:
             print(f"{place.folder} is finished already", flush=True)
-        return json.loads((place.folder / RESULT).read_text(encoding="utf-8"))
+        return read_result(place.folder)
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     trainer = make_trainer(recipe, data, accelerator)

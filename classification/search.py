@@ -12,7 +12,7 @@ from classification.config import Recipe, Search, settings_of
 from classification.data import ImageData, load_data
 from classification.rehearsal import rehearse
 from classification.runs import open_run_folder, parent_of, prepare, train_seeds
-from knorm.training.files import write_text
+from knorm.training.files import read_text, write_text
 from knorm.training.folder import AUTO, COMMAND, RESULT
 from knorm.training.launch import start
 from knorm.training.mistakes import DivergedError, UserMistakeError
@@ -84,7 +84,7 @@ def score(trial: Trial) -> float:
 def write_study(folder: Path, trials: Sequence[Trial]) -> str:
     """result.json and study.md of the search; returns the latter."""
     best = max(trials, key=score)
-    command = (folder / COMMAND).read_text(encoding="utf-8").strip()
+    command = read_text(folder / COMMAND).strip()
     lines = [
         f"# {folder.parent.name} {folder.name}: learning rates",
         "",

@@ -2,7 +2,6 @@
 the curves of all of them as a picture. All of it from what the runs' folders hold."""
 
 import csv
-import json
 import statistics
 import sys
 from collections import Counter
@@ -11,6 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from knorm.training.folder import (
+    CONFIG,
+    METRICS,
+    RESULT,
+    has_config,
+    read_environment,
+    read_epochs,
+    read_result,
+)
 from knorm.training.mistakes import UserMistakeError, did_you_mean
 from knorm.training.pictures import draw_compared
 from knorm.training.recipes import flat, read_yaml
@@ -76,24 +84,22 @@ def run_folders(given: Iterable[Path]) -> list[Path]:
     """The folders of finished runs; one that holds several stands for all of them."""
     given, found = list(given), []
     for folder in given:
-        results = sorted(path.parent for path in folder.rglob("result.json"))
-        runs = [place for place in results if (place / "metrics.jsonl").is_file()]
+        results = sorted(path.parent for path in folder.rglob(RESULT))
+        runs = [place for place in results if (place / METRICS).is_file()]
         if runs:
             found += runs
-        elif (folder / "config.yaml").is_file():
+        elif has_config(folder):
             print(f"{folder} is left out: it is not finished", file=sys.stderr)
     if not found:
         raise UserMistakeError(
-            f"{', '.join(map(str, given))}: no finished run, for none holds a result.json"
+            f"{', '.join(map(str, given))}: no finished run, for none holds a {RESULT}"
         )
     return list({folder.resolve(): folder for folder in found}.values())
 
 
 def read_run(folder: Path) -> Record:
     """From a run's config.yaml, environment.json, result.json and metrics.jsonl."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    result, environment = read_result(folder), read_environment(folder)
     numbers = {
         f"{row['split']}.{row['metric']}": row["value"]
         for row in result["results"]
@@ -109,9 +115,9 @@ def read_run(folder: Path) -> Record:
         "threads": environment["threads"],
         "processes": environment["processes"],
     }
-    config = folder / "config.yaml"
+    config = folder / CONFIG
     settings = dict(flat(read_yaml(config), str(config)))
-    return Record(folder, settings, row, [json.loads(line) for line in metrics])
+    return Record(folder, settings, row, read_epochs(folder))
 
 
 def differing(records: Sequence[Record]) -> list[str]:
@@ -139,7 +145,7 @@ def label(record: Record, by: str | None, different: Sequence[str]) -> Any:
         return ", ".join(words) or record.settings.get("name")
     if by not in record.settings:
         hint = did_you_mean(by, record.settings)
-        raise UserMistakeError(f"{record.folder}/config.yaml has no {by}{hint}")
+        raise UserMistakeError(f"{record.folder / CONFIG} has no {by}{hint}")
     return record.settings[by]
 
 

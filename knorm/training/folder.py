@@ -1,14 +1,57 @@
-"""A run folder as its name on the command line: what is in it, and whether it is one."""
+"""A run folder: what is in it, whether it is one, and its name on the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from knorm.training.files import read_json, read_json_lines
 from knorm.training.mistakes import UserMistakeError
 
 CONFIG, COMMAND, ENVIRONMENT = "config.yaml", "command.txt", "environment.json"
-RESULT = "result.json"
+METRICS, RESULT = "metrics.jsonl", "result.json"
 LAST, BEST = "last", "best"
 AUTO = "auto"
+
+# What later commands need of these files, see `knorm.training.files.misfit`.
+SURROUNDINGS = {
+    "python": str,
+    "versions": {"torch": str},
+    "device": str,
+    "processes": int,
+    "threads": int,
+    "git": dict | None,
+}
+SCORE = {"split": str, "weights": str, "metric": str, "value": float | int | None, "count": int}
+OUTCOME = {
+    "name": str,
+    "seed": int,
+    "epochs": int,
+    "results": [SCORE],
+    "parameters": int,
+    "macs": int,
+    "samples_per_second": float | int,
+    "memory_bytes": int,
+}
+EPOCH = {"epoch": int}
+MADE_AGAIN = (
+    f"remove {RESULT} of that folder and give the run's command with --resume auto, which makes "
+    "it again"
+)
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """What the run's environment.json says; `UserMistakeError` where it is damaged."""
+    return read_json(folder / ENVIRONMENT, SURROUNDINGS)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What the finished run's result.json says; `UserMistakeError` where it is damaged."""
+    return read_json(folder / RESULT, OUTCOME, MADE_AGAIN)
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the finished run's metrics.jsonl; `UserMistakeError` where it is damaged."""
+    return read_json_lines(folder / METRICS, EPOCH, MADE_AGAIN)
 
 
 def existing(resume: str) -> Path:

@@ -23,8 +23,8 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from knorm.training import checkpoint
-from knorm.training.files import write_text
-from knorm.training.folder import BEST, COMMAND, CONFIG, LAST
+from knorm.training.files import damaged, read_text, write_text
+from knorm.training.folder import BEST, COMMAND, CONFIG, LAST, METRICS
 from knorm.training.interrupt import Interrupted
 from knorm.training.launch import world_size
 from knorm.training.loop import Trainer
@@ -33,6 +33,18 @@ from knorm.training.settings import Keep
 from knorm.training.state import capture, load_evaluated, restore, weights_of
 
 Row = Mapping[str, Any]
+
+GOING_ON = {  # what `resume` needs of last/state.json
+    "epoch": int,
+    "step": int,
+    "rows": [dict],
+    "best": {"row": dict | None, "score": list},
+    "seconds": float | int,
+    "so_far": {"sums": dict, "seconds": float | int, "waited": float | int},
+    "optimizer": {"values": dict, "groups": [dict]},
+    "scaler": dict | None,
+    "averaged": int | None,
+}
 
 
 @dataclass
@@ -81,7 +93,7 @@ class Run:
 
     def _write_rows(self) -> None:
         lines = "".join(to_json(row) + "\n" for row in self.rows)
-        self.write("metrics.jsonl", lines)
+        self.write(METRICS, lines)
         table = io.StringIO()
         writer = csv.DictWriter(table, list(self.rows[0]) if self.rows else [])
         writer.writeheader()
@@ -118,13 +130,20 @@ class Run:
 
     def resume(self, trainer: Trainer) -> None:
         """Go on from last/, which must be there, on every rank."""
-        saved = checkpoint.load(self.folder / LAST, (*checkpoint.WEIGHTS, checkpoint.OPTIMIZER))
+        last = self.folder / LAST
+        saved = checkpoint.load(last, (*checkpoint.WEIGHTS, checkpoint.OPTIMIZER), GOING_ON)
         for name, fact in finite(self.facts).items():
             if saved.state.get(name) != fact:
                 raise UserMistakeError(
                     f"{self.folder} cannot go on: its {name} was {saved.state.get(name)}, "
                     f"now it is {fact}"
                 )
+        needed = {checkpoint.MODEL, checkpoint.OPTIMIZER}
+        needed |= {checkpoint.EMA} if trainer.ema is not None else set()
+        for stem in sorted(needed - saved.tensors.keys()):
+            raise damaged(last, f"lacks {stem}.safetensors")
+        for stem in needed - {checkpoint.OPTIMIZER}:
+            checkpoint.check_fits(last, saved.tensors[stem], trainer.net)
         restore(trainer, saved)
         state = saved.state
         self.rows, self.best = list(state["rows"]), state["best"]["row"]
@@ -176,8 +195,7 @@ def open_folder(
         path = make_folder(folder, parent)
         place = [str(path)]
         if (path / CONFIG).is_file():
-            old = (path / COMMAND).read_text(encoding="utf-8")
-            files = {COMMAND: old + files[COMMAND]}
+            files = {COMMAND: read_text(path / COMMAND) + files[COMMAND]}
         for name in sorted(files, key=lambda name: name == CONFIG):
             write_text(path / name, files[name])
     broadcast_object_list(place)

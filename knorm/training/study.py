@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from knorm.training.files import write_text
+from knorm.training.files import read_text, write_text
 from knorm.training.folder import COMMAND, RESULT
 from knorm.training.run import to_json
 
@@ -51,7 +51,7 @@ def write_seeds(folder: Path, results: Sequence[Result]) -> str:
         f"| {', '.join(f'{value:.6g}' for value in row['values'])} |"
         for row in rows
     ]
-    command = (folder / COMMAND).read_text(encoding="utf-8").strip()
+    command = read_text(folder / COMMAND).strip()
     text = (
         f"# {results[0]['name']}, seeds {', '.join(map(str, seeds))}\n\n"
         + "\n".join(lines)

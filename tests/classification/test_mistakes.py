@@ -1,10 +1,13 @@
 """What users get wrong: one line that names it, exit code 2, nothing lost."""
 
 import json
+import os
+import shutil
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from classification import data, evaluate, runs, train
 from classification.config import parse_recipe, settings_of
@@ -36,7 +39,8 @@ def files(tmp_path, monkeypatch):
     for name, processes in (("begun", 1), ("crowd", 4)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(settings_of(parse_recipe([])))
-        environment = {"processes": processes, "versions": {}}
+        environment = {"processes": processes, "versions": {"torch": "2"}, "device": "cpu"}
+        environment |= {"python": "3", "threads": 1, "git": None}
         (tmp_path / name / "environment.json").write_text(json.dumps(environment))
 
 
@@ -259,6 +263,71 @@ def test_a_broken_tree_is_one_line_that_names_the_place(
     arguments = ["--data.name=imagefolder", f"--data.root={tree}", "--data.image_size=8"]
     arguments += [f"--data.resident={resident}", "--batch_size=2", f"--run_dir={tmp_path / 'run'}"]
     assert run_program(lambda: train.main([*QUICK, "--epochs=1", *arguments])) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that was stopped before its end, in which the test numbers are missing."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    run(folder, "--epochs=1", "--ema_decay=0.9")
+    (folder / "result.json").unlink()
+    return folder
+
+
+def emptied(name):
+    return lambda folder: (folder / name).write_text("")
+
+
+def cut(name):
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 2)
+
+
+def without(name, key):
+    def damage(folder):
+        content = json.loads((folder / name).read_text())
+        del content[key]
+        (folder / name).write_text(json.dumps(content))
+
+    return damage
+
+
+def without_file(name):
+    return lambda folder: (folder / name).unlink()
+
+
+DAMAGED = {
+    "no settings": (emptied("config.yaml"), "config.yaml: must hold `option: value` lines"),
+    "half the surroundings": (cut("environment.json"), "environment.json is damaged: no JSON"),
+    "surroundings of nothing": (emptied("environment.json"), "environment.json is damaged: it is"),
+    "no processes": (without("environment.json", "processes"), "lacks processes"),
+    "no surroundings": (without_file("environment.json"), "environment.json cannot be read: No"),
+    "no command": (without_file("command.txt"), "command.txt cannot be read: No such file"),
+    "half a state": (cut("last/state.json"), "last/state.json is damaged: no JSON"),
+    "no step": (without("last/state.json", "step"), "last/state.json is damaged: lacks step"),
+    "half the weights": (cut("last/model.safetensors"), "last is damaged: "),
+    "no moving average": (without_file("last/ema.safetensors"), "last is damaged: lacks ema"),
+    "no moments": (without_file("last/optimizer.safetensors"), "last is damaged: lacks optim"),
+    "the weights of another net": (
+        lambda folder: save_file({"w": torch.ones(1)}, folder / "last/model.safetensors"),
+        "last holds the weights of another net",
+    ),
+    "a result that is none": (
+        lambda folder: (folder / "result.json").write_text("{}"),
+        "result.json is damaged: lacks name; remove result.json of that folder and give the run's",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_run_folder_does_not_go_on_and_names_the_file(
+    stopped, damage, message, tmp_path, capsys
+):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    damage(folder)
+    assert run_program(lambda: train.main([f"--resume={folder}"])) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err

@@ -13,10 +13,12 @@ def make_run(folder, norm, seed, top1, **settings):
     recipe = {"model": {"norm": norm, "name": "net"}, "seed": seed, "name": "mine", **settings}
     (folder / "config.yaml").write_text(json.dumps(recipe))
     environment = {"versions": {"torch": "2.15.0"}, "device": "cpu", "threads": 1, "processes": 1}
+    environment |= {"python": "3.13", "git": None}
     (folder / "environment.json").write_text(json.dumps(environment))
     rows = [{"epoch": epoch, "val.top1": top1 * epoch / 5} for epoch in range(1, 6)]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     result = {
+        "name": "mine",
         "seed": seed,
         "epochs": 5,
         "parameters": 1234,
@@ -90,3 +92,14 @@ def test_an_unfinished_run_or_an_unknown_setting_is_named(runs, tmp_path):
         compare.compare([empty], "model.norm", None)
     with pytest.raises(UserMistakeError, match=r"has no model\.nrom; did you mean 'model.norm'"):
         compare.compare(runs, "model.nrom", None)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "environment.json", "metrics.jsonl", "result.json"]
+)
+@pytest.mark.parametrize("content", ["", "[1]", '{"seed": ', "null"])
+def test_a_damaged_file_of_a_run_is_named(runs, name, content):
+    path = runs[1] / name
+    path.write_text(content)
+    with pytest.raises(UserMistakeError, match=f"^{path}"):
+        compare.compare(runs, "model.norm", None)
