@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -66,16 +67,16 @@ def train_seeds(
     """The run, or one for every seed, in folders of a common one with the mean in it."""
     if recipe.seeds == 1:
         return [train(recipe, place, data, accelerator, command)]
-    folder = open_run_folder(recipe, place, accelerator, command)
     results = []
-    for seed in range(recipe.seed, recipe.seed + recipe.seeds):
-        one = replace(recipe, seed=seed, seeds=1, run_dir=str(folder / f"seed-{seed}"))
-        inner = find_place(AUTO, one.run_dir, folder, settings_of(one))
-        results.append(train(one, inner, data, accelerator, command))
-        accelerator.free_memory()
-    if accelerator.is_main_process:
-        text = write_seeds(folder, results)
-        print(f"{text}\n{folder}", flush=True)
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        for seed in range(recipe.seed, recipe.seed + recipe.seeds):
+            one = replace(recipe, seed=seed, seeds=1, run_dir=str(folder / f"seed-{seed}"))
+            inner = find_place(AUTO, one.run_dir, folder, settings_of(one))
+            results.append(train(one, inner, data, accelerator, command))
+            accelerator.free_memory()
+        if accelerator.is_main_process:
+            text = write_seeds(folder, results)
+            print(f"{text}\n{folder}", flush=True)
     return results
 
 
@@ -90,14 +91,15 @@ def train(
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     trainer = make_trainer(recipe, data, accelerator)
-    run = open_run(recipe, place, data, accelerator, command)
-    if place.saved:
-        run.resume(trainer)
-    start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
-    fit(recipe, trainer, run, data, task)
-    tested, matrix = test_numbers(recipe, trainer, run, data, task)
-    result = result_of(recipe, trainer, run, data, tested)
-    write_outcome(run, result, matrix)
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+        if place.saved:
+            run.resume(trainer)
+        start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
+        fit(recipe, trainer, run, data, task)
+        tested, matrix = test_numbers(recipe, trainer, run, data, task)
+        result = result_of(recipe, trainer, run, data, tested)
+        write_outcome(run, result, matrix)
     return result
 
 
@@ -188,18 +190,6 @@ def make_sampling(recipe: Recipe, data: ImageData) -> Sampling:
     )
 
 
-def open_run(
-    recipe: Recipe,
-    place: Place,
-    data: ImageData,
-    accelerator: Accelerator,
-    command: str,
-) -> Run:
-    """The run folder, with everything in it that is known before the first step."""
-    folder = open_run_folder(recipe, place, accelerator, command)
-    return Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
-
-
 def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     """What a checkpoint says of its net and its data."""
     return {
@@ -214,8 +204,10 @@ def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     }
 
 
-def open_run_folder(recipe: Recipe, place: Place, accelerator: Accelerator, command: str) -> Path:
-    """The folder with the recipe, the command and the surroundings in it."""
+def open_run_folder(
+    recipe: Recipe, place: Place, accelerator: Accelerator, command: str
+) -> AbstractContextManager[Path]:
+    """The folder, this job's alone, with the recipe, the command and the surroundings in it."""
     environment = describe_environment(accelerator, Path(__file__).parent)
     if place.begun and place.folder is not None:
         changed = changed_surroundings(place.folder, environment)

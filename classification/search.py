@@ -37,10 +37,10 @@ def carry_out(search: Search, argv: Sequence[str]) -> None:
         accelerator.end_training()
         return
     command = command_line("classification.study", argv)
-    folder = open_run_folder(search, place, accelerator, command)
-    trials = search_rates(search, folder, data, accelerator, command)
-    if accelerator.is_main_process:
-        print(f"{write_study(folder, trials)}\n{folder}", flush=True)
+    with open_run_folder(search, place, accelerator, command) as folder:
+        trials = search_rates(search, folder, data, accelerator, command)
+        if accelerator.is_main_process:
+            print(f"{write_study(folder, trials)}\n{folder}", flush=True)
     accelerator.end_training()
 
 

@@ -9,6 +9,7 @@ from knorm.training.mistakes import UserMistakeError
 
 CONFIG, COMMAND, ENVIRONMENT = "config.yaml", "command.txt", "environment.json"
 METRICS, RESULT = "metrics.jsonl", "result.json"
+LOCK = ".lock"
 LAST, BEST = "last", "best"
 AUTO = "auto"
 

@@ -14,6 +14,7 @@ from knorm.training.folder import (
     CONFIG,
     ENVIRONMENT,
     LAST,
+    LOCK,
     METRICS,
     RESULT,
     existing,
@@ -131,7 +132,7 @@ def new_folder(run_dir: str | None) -> Path | None:
 
 def unbegun(folder: Path) -> Path:
     """The folder, if it holds nothing but what a run writes before its config.yaml."""
-    ours = {COMMAND, ENVIRONMENT}
+    ours = {COMMAND, ENVIRONMENT, LOCK}
     if folder.is_dir() and all(
         path.name in ours or path.suffix == ".tmp" for path in folder.iterdir()
     ):

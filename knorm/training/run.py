@@ -13,7 +13,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from torch import nn
 
 from knorm.training import checkpoint
 from knorm.training.files import damaged, read_text, write_text
-from knorm.training.folder import BEST, COMMAND, CONFIG, LAST, METRICS
+from knorm.training.folder import BEST, COMMAND, CONFIG, LAST, METRICS, has_config
 from knorm.training.interrupt import Interrupted
 from knorm.training.launch import world_size
+from knorm.training.lock import locked
 from knorm.training.loop import Trainer
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.settings import Keep
@@ -182,24 +183,27 @@ class Run:
             write_text(self.folder / name, text)
 
 
+@contextmanager
 def open_folder(
     accelerator: Accelerator, folder: Path | None, parent: Path, files: Mapping[str, str]
-) -> Path:
+) -> Iterator[Path]:
     """Make `folder`, or the next number in `parent`, with `files` in it; all ranks get it.
 
-    A folder that has its config.yaml goes on: only its command.txt grows. That file is written
-    last, so that a folder without it has no beginning yet.
+    Inside, no other job can open it. A folder that has its config.yaml goes on: only its
+    command.txt grows. That file is written last, so that a folder without it has no beginning yet.
     """
     place: list[Any] = [None]
-    if accelerator.is_main_process:
-        path = make_folder(folder, parent)
-        place = [str(path)]
-        if (path / CONFIG).is_file():
-            files = {COMMAND: read_text(path / COMMAND) + files[COMMAND]}
-        for name in sorted(files, key=lambda name: name == CONFIG):
-            write_text(path / name, files[name])
-    broadcast_object_list(place)
-    return Path(place[0])
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            path = make_folder(folder, parent)
+            place = [str(path)]
+            stack.enter_context(locked(path))
+            if has_config(path):
+                files = {COMMAND: read_text(path / COMMAND) + files[COMMAND]}
+            for name in sorted(files, key=lambda name: name == CONFIG):
+                write_text(path / name, files[name])
+        broadcast_object_list(place)
+        yield Path(place[0])
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from classification import data, evaluate, runs, train
 from classification.config import parse_recipe, settings_of
+from knorm.training.lock import locked
 from knorm.training.mistakes import run_program
 from tests.classification.runs import QUICK, run
 
@@ -266,6 +267,17 @@ def test_a_broken_tree_is_one_line_that_names_the_place(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_a_folder_that_another_job_is_using_is_left_alone(stopped, tmp_path, capsys):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.name != ".lock"}
+    with locked(folder):
+        assert run_program(lambda: train.main([f"--resume={folder}"])) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {folder} is in use by process {os.getpid()} on ")
+    assert err.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in before}
 
 
 @pytest.fixture(scope="module")
