@@ -28,6 +28,7 @@ from classification.readers import (
 from classification.scaling import SCALINGS
 from knorm.training.loop import Window
 from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
+from knorm.training.packages import how_to_install
 from knorm.training.sampling import Sampling, evaluation_share
 from knorm.training.seeds import mix
 
@@ -78,13 +79,15 @@ class ImageData:
 
 
 def check_packages(data: Data, augment: Augment) -> None:
-    """Raise `UserMistakeError` unless what the data and their augmentation import is installed."""
-    needed = {f"data.name {data.name}": PACKAGES[data.name]} if data.name in PACKAGES else {}
+    """Raise `UserMistakeError` unless all that a run imports late is installed."""
+    needed = {"a run's picture": "matplotlib"}
+    if data.name in PACKAGES:
+        needed[f"data.name {data.name}"] = PACKAGES[data.name]
     if augment.policy is not None:
-        needed[f"augment.policy {augment.policy}"] = ("torchvision", "vision")
-    for setting, (package, extra) in needed.items():
-        if find_spec(package) is None:
-            raise UserMistakeError(f"{setting} needs {package}: pip install 'knorm[{extra}]'")
+        needed[f"augment.policy {augment.policy}"] = "torchvision"
+    for what, module in needed.items():
+        if find_spec(module) is None:
+            raise UserMistakeError(f"{what} needs {module}: {how_to_install(module)}")
 
 
 def count_classes(data: Data) -> int:

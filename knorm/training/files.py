@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from knorm.training.mistakes import UserMistakeError
@@ -27,6 +28,25 @@ def flush(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def check_folder(path: Path) -> None:
+    """Make the folder and try to write into it; `UserMistakeError` where that is refused."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserMistakeError(f"{path} cannot be written into: {error.strerror}") from error
+
+
+def check_file(path: Path) -> None:
+    """Make the file's folder; `UserMistakeError` unless a file of that name can be written."""
+    check_folder(path.parent)
+    if path.is_dir():
+        raise UserMistakeError(f"{path} is a folder; name a file in it")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UserMistakeError(f"{path} exists already and cannot be written")
 
 
 def damaged(path: Path, why: str, way_out: str = WAY_OUT) -> UserMistakeError:

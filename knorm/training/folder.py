@@ -56,13 +56,20 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
 
 
 def existing(resume: str) -> Path:
-    """The run folder of that name."""
-    if not has_config(Path(resume)):
-        raise UserMistakeError(
-            f"--resume {resume} is no run folder: it holds no {CONFIG}; "
-            "give a folder that a run has made, or `auto`"
-        )
-    return Path(resume)
+    """The run folder that `--resume` names."""
+    if not resume:
+        raise UserMistakeError("--resume: give a folder that a run has made, or `auto`")
+    return checked(Path(resume), "--resume ")
+
+
+def checked(folder: Path, option: str = "") -> Path:
+    """The folder, which must be a run's; `option` is what named it."""
+    if has_config(folder):
+        return folder
+    hint = f"give a folder that a run has made{', or `auto`' if option else ''}"
+    if has_config(folder.absolute().parent):  # such as last/
+        hint = f"it lies in one, {folder.parent}"
+    raise UserMistakeError(f"{option}{folder} is no run folder: it holds no {CONFIG}; {hint}")
 
 
 def has_config(folder: Path) -> bool:
@@ -82,6 +89,6 @@ def with_resumed_config(argv: Sequence[str]) -> list[str]:
             folder = word.removeprefix("--resume=")
         else:
             continue
-        if folder not in (AUTO, "", "null"):
+        if folder not in (AUTO, "null"):
             return [f"--config={existing(folder) / CONFIG}", *words]
     return words

@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from classification import data, evaluate, runs, train
+from classification import data, evaluate, export, runs, train
 from classification.config import parse_recipe, settings_of
 from knorm.training.lock import locked
 from knorm.training.mistakes import run_program
@@ -148,6 +149,11 @@ MISTAKES = {
     "to keep every zeroth epoch": (["--keep.every=0"], "keep.every must be positive"),
     "to save before the last save": (["--keep.minutes=-1"], "keep.minutes must lie between"),
     "to go on with nothing": (["--resume=nowhere"], "nowhere is no run folder"),
+    "to go on with no name": (["--resume="], "--resume: give a folder that a run has made"),
+    "to go on with the weights": (
+        ["--resume=begun/last"],
+        "--resume begun/last is no run folder: it holds no config.yaml; it lies in one, begun",
+    ),
     "to go on with something else": (["--resume=auto", "--run_dir=taken"], "exists already"),
     "to go on in two folders": (["--resume=begun", "--run_dir=taken"], "differ; give one"),
     "to go on with other settings": (
@@ -175,6 +181,14 @@ def test_a_mistake_is_one_line_and_exit_code_2_before_any_process_group(
     assert err.count("\n") == 1
     assert message in err
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("program", [evaluate, export])
+def test_weights_are_not_taken_for_their_run(program, capsys):
+    assert run_program(lambda: program.main(["begun/last"])) == 2
+    line = "error: begun/last is no run folder: it holds no config.yaml; it lies in one, begun\n"
+    assert capsys.readouterr().err == line
 
 
 def test_norms_that_need_gpus_for_several_processes_are_refused_without(monkeypatch, capsys):
@@ -217,9 +231,18 @@ def test_images_too_small_for_the_net_are_told_before_there_is_a_folder(tmp_path
     ],
 )
 def test_a_missing_package_is_named_before_anything_starts(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    monkeypatch.setattr(data, "find_spec", lambda name: name if name == "matplotlib" else None)
     assert run_program(lambda: train.main(arguments)) == 2
     assert message in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_be_drawn_are_told_before_the_run_and_not_after_it(
+    monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run_program(lambda: train.main([])) == 2
+    line = "error: a run's picture needs matplotlib: pip install 'knorm[train]'\n"
+    assert capsys.readouterr().err == line
 
 
 def test_other_images_are_not_evaluated_as_the_runs_own(tree, tmp_path, capsys):
