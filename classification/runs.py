@@ -23,6 +23,7 @@ from classification.data import (
 from classification.evaluation import evaluate_split
 from classification.outcome import plan, result_of, test_numbers, write_outcome
 from classification.task import Classification, check_images, complete, make_model, score
+from knorm.training.cost import peak_memory
 from knorm.training.environment import describe_environment
 from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, read_result
 from knorm.training.interrupt import stop_on_signal
@@ -274,4 +275,5 @@ def row_of(trainer: Trainer, train: dict[str, float], val: dict[str, float]) -> 
         "train.top1": train["top1"],
         **{f"val.{name}": value for name, value in val.items()},
         **{name: train[name] for name in ("seconds", "samples_per_second", "data_wait")},
+        "memory_bytes": peak_memory(trainer.accelerator.device),
     }

@@ -18,7 +18,8 @@ from knorm.training.launch import start
 from knorm.training.mistakes import DivergedError, UserMistakeError
 from knorm.training.resume import find_place
 from knorm.training.run import command_line, to_json
-from knorm.training.study import mean_and_sd, values_of
+from knorm.training.study import values_of
+from knorm.training.tables import mean_and_sd, spread
 
 Trial = dict[str, Any]
 SCORE = ("val", "last", "top1")
@@ -119,5 +120,4 @@ def in_percent(values: Sequence[float]) -> str:
     """`70.84 ± 0.02 %`."""
     if not all(map(math.isfinite, values)):
         return "the loss left all bounds"
-    mean, sd = mean_and_sd(values)
-    return f"{100 * mean:.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}") + " %"
+    return f"{spread([100 * value for value in values], 2)} %"

@@ -22,18 +22,18 @@ from knorm.training.folder import (
 from knorm.training.mistakes import UserMistakeError, did_you_mean
 from knorm.training.pictures import draw_compared
 from knorm.training.recipes import flat, read_yaml
-from knorm.training.tables import markdown
+from knorm.training.tables import markdown, spread
 
 Row = Mapping[str, str]
 Render = Callable[[Sequence[Row], str], str]
 
 COLUMNS = {  # heading: (column, factor, digits)
-    "test top-1 %": ("test.top1", 100, 2),
     "val top-1 %": ("val.top1", 100, 2),
+    "test top-1 %": ("test.top1", 100, 2),
     "test loss": ("test.loss", 1, 4),
     "peak MiB": ("memory_bytes", 2**-20, 0),
 }
-RANKED_BY = "test.top1"
+RANKED_BY = "val.top1"  # whoever picks the first line has not looked at the test set
 # Settings that may differ between runs of one recipe: they do not change its numbers, or are seeds.
 NOT_COMPARED = ("seed", "seeds", "name", "run_dir", "resume", "dry_run", "keep")
 BY_DEFAULT = "settings"
@@ -150,7 +150,7 @@ def label(record: Record, by: str | None, different: Sequence[str]) -> Any:
 
 
 def render(rows: Sequence[Row], head: str = "") -> str:
-    """Markdown: a line for each setting, best test accuracy first; all from the rows."""
+    """Markdown: a line for each setting, best validation accuracy first; all from the rows."""
     by = next(iter(rows[0]))
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -159,13 +159,15 @@ def render(rows: Sequence[Row], head: str = "") -> str:
     lines = []
     for name in sorted(groups, key=lambda name: -_mean(groups[name], RANKED_BY)):
         members = groups[name]
-        cells = [_mean_sd(members, *column) for column in columns.values()]
+        cells = [_spread(members, *column) for column in columns.values()]
         size, macs = int(members[0]["parameters"]), int(members[0]["macs"]) / 1e6
         seeds = ", ".join(sorted(row["seed"] for row in members))
         lines.append([f"`{name}`", seeds, *cells, f"{size:,}", f"{macs:.1f}"])
     table = markdown(["", "seeds", *columns, "parameters", "MMACs"], lines)
+    order = "Best validation accuracy first. " if _values(rows, RANKED_BY) else ""
     foot = (
-        f"Mean ± standard deviation over seeds, last weights, {_common(rows, 'epochs')} epochs. "
+        f"{order}Mean ± standard deviation over seeds, last weights, "
+        f"{_common(rows, 'epochs')} epochs. "
         f"{_common(rows, 'device')}, {_common(rows, 'processes')} process(es) of "
         f"{_common(rows, 'threads')} thread(s), torch {_common(rows, 'torch')}."
     )
@@ -202,16 +204,8 @@ def _values(rows: Sequence[Row], column: str) -> list[float]:
     return [float(row[column]) for row in rows if row.get(column) not in (None, "", "None")]
 
 
-def _mean_sd(rows: Sequence[Row], column: str, factor: float, digits: int) -> str:
-    return mean_sd([factor * value for value in _values(rows, column)], digits)
-
-
-def mean_sd(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard deviation; of one value itself, of none a dash."""
-    if not values:
-        return "-"
-    text = f"{statistics.fmean(values):.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+def _spread(rows: Sequence[Row], column: str, factor: float, digits: int) -> str:
+    return spread([factor * value for value in _values(rows, column)], digits)
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], out: Path, render: Render) -> str:
