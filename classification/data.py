@@ -1,7 +1,7 @@
 """From a data set's name to batches: splits, scaling, and what each rank reads when."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -114,6 +114,7 @@ def load_data(
             name: split.decoded() if isinstance(split, FolderSplit) else split
             for name, split in splits.items()
         }
+    check_late(splits, accelerator)
     mean, std = statistics or SCALINGS[recipe.data.scaling](recipe.data, splits["train"])
     channels_last = recipe.launch.channels_last
     return ImageData(
@@ -124,6 +125,16 @@ def load_data(
         accelerator=accelerator,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
+
+
+def check_late(splits: Mapping[str, Split], accelerator: Accelerator) -> None:
+    """Files that are read only after an epoch or at the very end are whole; each rank tries some.
+
+    Those of the training set all come in the first epochs, and last/ is saved before.
+    """
+    for name, split in splits.items():
+        if name != "train" and isinstance(split, FolderSplit):
+            split.check_ends(accelerator.process_index, accelerator.num_processes)
 
 
 def check_labels(name: str, source: Source) -> None:
