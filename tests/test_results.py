@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import core_overhead, eval_statistics, kill_and_resume, loader, training_step
+from benchmarks import (
+    core_overhead,
+    eval_statistics,
+    kill_and_resume,
+    loader,
+    swap_census,
+    training_step,
+)
 from knorm.training import compare
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -22,6 +29,7 @@ TABLES = {
         for processes in (1, 2)
     },
     "loader": lambda out: loader.render(json.loads(Path(f"{out}.json").read_text())),
+    "swap-census": lambda out: compare.page(out, swap_census.render),
     "training-step": lambda out: training_step.render(json.loads(Path(f"{out}.json").read_text())),
 }
 

@@ -99,6 +99,8 @@ FORMS: dict[tuple[str, str], Form] = {
     ("knorm", "KernelNorm1d"): Form("kernel", 1),
     ("knorm", "KernelNorm2d"): Form("kernel", 2),
     ("knorm", "KernelNorm3d"): Form("kernel", 3),
+    ("knorm", "PositionNorm"): Form("kernel"),
+    ("knorm", "InstanceNorm"): Form("instance"),
 }
 
 
