@@ -58,6 +58,7 @@ def judge(model: nn.Module, kind: str) -> Row:
         row |= findings(net, x, kind)
         if kind == "none" and any(map(has_running_statistics, model.modules())):
             row |= folding(model, x)
+        train_step(net, x)
     except Exception as error:  # whatever a net does: the census says it
         status = "failed" if learns(model, x) else BY_ITSELF
         return row | {"status": status, "reason": f"{type(error).__name__}: {error}"}
@@ -96,27 +97,34 @@ def main_output(out: Any) -> Tensor:
 
 
 def findings(net: nn.Module, x: Tensor, kind: str) -> Row:
-    """What the columns say of a net that was swapped, after a step of training."""
-    train_step(net, x)
-    still(net)
-    found: Row = {"independent": is_independent(net, x), "consistent": is_consistent(net, x)}
-    if any(find_norms(net)):
-        again, _ = knorm.swap_norm(net.eval(), kind)  # type: ignore[arg-type]
+    """What the columns say of the outputs of a net that was swapped."""
+    quiet = still(copy.deepcopy(net))
+    found: Row = {"independent": is_independent(quiet, x), "consistent": is_consistent(quiet, x)}
+    if any(find_norms(quiet)):
+        again, _ = knorm.swap_norm(quiet.eval(), kind)  # type: ignore[arg-type]
         with torch.no_grad():
-            found["again"] = torch.equal(main_output(net(x)), main_output(again(x)))
+            found["again"] = torch.equal(main_output(quiet(x)), main_output(again(x)))
     return found
 
 
 def train_step(net: nn.Module, x: Tensor) -> None:
-    """One step of gradient descent on all outputs (N, classes, ...); all gradients are finite."""
+    """One step of SGD, gradients clipped to norm 1, on all outputs (N, classes, ...).
+
+    Raises:
+        ValueError: gradients or the outputs after the step are not finite.
+    """
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
     losses = [-out.log_softmax(1)[:, 0].mean() for out in tensors(net.train()(x))]
     torch.stack(losses).sum().backward()
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
     if not gradients or not all(gradient.isfinite().all() for gradient in gradients):
         raise ValueError("gradients are not finite")
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
+    with torch.no_grad():
+        if not main_output(net(x)).isfinite().all():
+            raise ValueError("outputs are not finite after a step")
 
 
 def learns(model: nn.Module, x: Tensor) -> bool:
@@ -128,12 +136,13 @@ def learns(model: nn.Module, x: Tensor) -> bool:
     return True
 
 
-def still(net: nn.Module) -> None:
-    """No dropout of any sort."""
+def still(net: nn.Module) -> nn.Module:
+    """The net itself, without dropout of any sort."""
     for module in net.modules():
         for name in ("p", "drop_prob", "dropout_p", "attn_dropout_rate", "drop_rate"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+    return net
 
 
 def is_independent(net: nn.Module, x: Tensor) -> bool:
@@ -153,23 +162,25 @@ def is_consistent(net: nn.Module, x: Tensor) -> bool:
 def folding(model: nn.Module, x: Tensor) -> Row:
     """The largest change of outputs in evaluation when all batch norms are folded.
 
-    Relative to the largest output, in float32 and float64 (where the net itself takes that).
+    In float32 and float64 (where the net itself takes that), and what float32 changes by itself.
     Scales, shifts and running statistics are made those of no new net before.
     """
-    net = copy.deepcopy(model)
-    still(net)
+    net = still(copy.deepcopy(model))
     for module in filter(has_running_statistics, net.modules()):
         module.momentum = 1.0  # type: ignore[assignment]
         for name, parameter in module.named_parameters(recurse=False):
             parameter.data.normal_(float(name == "weight"), 0.1)
     with torch.no_grad():
         net.train()(x)
-        found = {"fold_change": fold_change(net.eval(), x)}
+        expected, outputs = with_and_without(net.eval(), x)
+        found = {"fold_change": change(outputs, expected)}
         try:
             net.double()(x.double())
         except RuntimeError:  # it makes tensors of float32 on its own
             return found
-        return found | {"fold_change_double": fold_change(net, x.double())}
+        exact, outputs = with_and_without(net, x.double())
+        found["fold_change_double"] = change(outputs, exact)
+        return found | {"rounding": change(expected, exact)}
 
 
 def has_running_statistics(module: nn.Module) -> bool:
@@ -177,10 +188,14 @@ def has_running_statistics(module: nn.Module) -> bool:
     return isinstance(getattr(module, "running_var", None), Tensor)
 
 
-def fold_change(net: nn.Module, x: Tensor) -> str:
-    """The largest change of the first output, over its largest value."""
+def with_and_without(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The first output of the net, and that of the net with its batch norms folded."""
     folded, _ = knorm.swap_norm(
         net, "none", fold=True, modules=lambda name, module: has_running_statistics(module)
     )
-    expected, outputs = main_output(net(x)), main_output(folded(x))
+    return main_output(net(x)), main_output(folded(x))
+
+
+def change(outputs: Tensor, expected: Tensor) -> str:
+    """The largest difference, over the largest value."""
     return f"{(outputs - expected).abs().max() / expected.abs().max():.1e}"

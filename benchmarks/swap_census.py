@@ -40,7 +40,7 @@ from knorm.training.mistakes import (
 Row = Mapping[str, str]
 FIELDS = (
     "library", "model", "family", "kind", "status", "norms", "batch_norms", "replaced", "stay",
-    "independent", "consistent", "again", "fold_change", "fold_change_double",
+    "independent", "consistent", "again", "fold_change", "fold_change_double", "rounding",
     "parameters_before", "parameters_after", "seconds", "reason", "torch", "version",
 )  # fmt: skip
 SMALLEST = "smallest"
@@ -153,16 +153,23 @@ def table(title: str, rows: Sequence[Row]) -> str:
 def folding(rows: Sequence[Row]) -> str:
     """What folding changed: in how many nets less than 1e-5, and where most."""
     lines = [
-        "| folded in | nets | changed by less than 1e-5 | largest change |",
+        "| change | nets | changed by less than 1e-5 | largest change |",
         "| --- | --- | --- | --- |",
     ]
-    for field, name in (("fold_change", "float32"), ("fold_change_double", "float64")):
+    for field, name in CHANGES.items():
         found = sorted((row for row in rows if row.get(field)), key=lambda row: _size(row[field]))
         if found:
             few = sum(_size(row[field]) < 1e-5 for row in found)
             worst = f"{found[-1][field]} ({found[-1]['model']})"
             lines.append(f"| {name} | {len(found)} | {share(few, len(found))} | {worst} |")
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+CHANGES = {
+    "fold_change_double": "batch norms folded, float64",
+    "fold_change": "batch norms folded, float32",
+    "rounding": "not folded, float32 instead of float64",
+}
 
 
 def _size(change: str) -> float:

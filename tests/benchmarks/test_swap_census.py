@@ -53,7 +53,7 @@ def test_rows_that_are_there_are_not_made_again(tmp_path, monkeypatch):
 BASE = {
     "library": "timm", "kind": "group", "status": "ok", "norms": "3", "batch_norms": "3",
     "reason": "", "independent": "True", "consistent": "True", "again": "True",
-    "fold_change": "", "fold_change_double": "",
+    "fold_change": "", "fold_change_double": "", "rounding": "",
 }  # fmt: skip
 
 
@@ -87,4 +87,4 @@ def test_refused_nets_with_one_reason_share_a_line():
 def test_the_largest_change_by_folding_is_told_with_its_net(worst, few):
     changes = ("1.0e-06", worst, "2.0e-06")
     rows = [BASE | {"model": f"net{i}", "fold_change": change} for i, change in enumerate(changes)]
-    assert f"| float32 | 3 | {few} | {worst} (net1) |" in render(rows)
+    assert f"| batch norms folded, float32 | 3 | {few} | {worst} (net1) |" in render(rows)
