@@ -101,6 +101,7 @@ FORMS: dict[tuple[str, str], Form] = {
     ("knorm", "KernelNorm3d"): Form("kernel", 3),
     ("knorm", "PositionNorm"): Form("kernel"),
     ("knorm", "InstanceNorm"): Form("instance"),
+    ("knorm", "LayerNorm2d"): _LAYER_2D,
 }
 
 

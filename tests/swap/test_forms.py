@@ -14,7 +14,7 @@ def library_class(package, name):
         "torch": ("torch.nn",),
         "timm": ("timm.layers", "timm.layers.norm", "timm.layers.norm_act"),
         "torchvision": ("torchvision.ops", "torchvision.models.convnext"),
-        "knorm": ("knorm", "knorm.swap.layers"),
+        "knorm": ("knorm", "knorm.swap.layers", "knorm.models.convnext"),
     }
     pytest.importorskip(package)
     for home in homes[package]:
