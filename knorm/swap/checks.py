@@ -9,7 +9,7 @@ from knorm.swap.flow import Flow
 from knorm.swap.forms import Norm
 
 LEAVE_OUT = "leave it out with modules="
-WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
+WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -20,10 +20,9 @@ def check_unwrapped(model: nn.Module) -> None:
         ValueError: one does.
     """
     for name, module in model.named_modules():
-        if type(module).__name__ in WRAPPERS:
-            what = type(module).__name__
+        for what in WRAPPERS & {base.__name__ for base in type(module).__mro__}:
             raise ValueError(
-                f"{name or 'the model itself'}: swap the net before {what} wraps it, which would "
+                f"{name or 'the model itself'}: swap the net before {what} takes it, which would "
                 "go on with the parameters that there were"
             )
 

@@ -146,12 +146,24 @@ def _asks_for_facts(node: Node) -> bool:
     return node.op == "call_function" and node.target is getattr and node.args[1] in FACTS
 
 
+def copied(model: nn.Module, *shared: torch.Tensor) -> nn.Module:
+    """A copy that shares these tensors alone.
+
+    Raises:
+        ValueError: something in the model cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    except (TypeError, RuntimeError) as error:  # a lock, say, or a tensor with its history
+        raise ValueError(f"the model ({type(model).__name__}) cannot be copied: {error}") from error
+
+
 def _skeleton(model: nn.Module) -> nn.Module:
     """A copy that shares the parameters: tracing may leave its traces in attributes and buffers.
 
     In training, so that the flow does not depend on the mode and is that of what learns.
     """
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in model.parameters()}).train()
+    return copied(model, *model.parameters()).train()
 
 
 def _trace(module: nn.Module) -> fx.Graph | None:

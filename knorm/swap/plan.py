@@ -70,9 +70,9 @@ def make_plan(model: nn.Module, norms: list[Norm], options: SwapOptions) -> Plan
         elif _join_conv(plan, model, norm, options, flow):
             taken.append(norm)
     _check_something_changes(plan, options)
-    check_replaceable(model, norms, plan.edits, flow)
     if taken:
         _normalize_last_features(plan, model, taken, options, flow)
+    check_replaceable(model, norms, plan.edits, flow)
     return plan
 
 

@@ -52,7 +52,7 @@ def functional(net, x):
     return F.batch_norm(net.conv(x), norm.running_mean, norm.running_var, training=net.training)
 
 
-class DistributedDataParallel(nn.Module):
+class FSDPModule(nn.Module):
     """Stands for torch's, which needs processes."""
 
     def __init__(self, module):
@@ -61,6 +61,10 @@ class DistributedDataParallel(nn.Module):
 
     def forward(self, x):
         return self.module(x)
+
+
+class Wrapped(FSDPModule):
+    pass
 
 
 @pytest.mark.parametrize("kind", ["group", "kernel", "none"])
@@ -76,7 +80,7 @@ class DistributedDataParallel(nn.Module):
         (lambda: held_by("by_name", lambda net: {"a": net.norm}), "norm: by_name holds it"),
         (lambda: held_by("same", lambda net: net.norm), "norm: same holds it"),
         (lambda: Net(functional), "norm: another module's forward reads its .*running_mean"),
-        (lambda: DistributedDataParallel(Net()), "swap the net before DistributedDataParallel"),
+        (lambda: Wrapped(Net()), "the model itself: swap the net before FSDPModule takes it"),
     ],
 )
 def test_what_hangs_on_a_norm_is_not_lost(make, words, kind):

@@ -1,6 +1,7 @@
 """The contract of `swap_norm`: what is returned, what is untouched, who sees whom."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -106,3 +107,12 @@ def test_what_is_no_net_is_named():
 def test_a_mistake_in_the_kind_is_named_first():
     with pytest.raises(ValueError, match="unknown norm 'kernal'; did you mean 'kernel'"):
         knorm.swap_norm(small_net(), "kernal")
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("thing", [threading.Lock(), torch.ones(1, requires_grad=True) * 2])
+def test_a_net_that_cannot_be_copied_is_one_clear_line(thing, inplace):
+    net = small_net()
+    net.thing = thing
+    with pytest.raises(ValueError, match=r"the model \(Sequential\) cannot be copied: "):
+        knorm.swap_norm(net, "group", inplace=inplace)
