@@ -27,8 +27,7 @@ import torch
 
 from benchmarks.swap_case import answer
 from benchmarks.swap_nets import families, library_version, smallest_of_each
-from knorm.choices import check_name
-from knorm.norms import NORM_KINDS
+from knorm.choices import NORM_KINDS, check_name
 from knorm.training.compare import page
 from knorm.training.mistakes import (
     OneLineParser,

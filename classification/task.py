@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from classification.config import Loss, Model
 from classification.data import Batch, ImageData
+from classification.data_config import Data
 from knorm.choices import nearest
 from knorm.models import create_model, model_options
 from knorm.training import metrics
@@ -26,6 +27,21 @@ def make_model(model: Model, *, num_classes: int, in_chans: int, seed: int) -> n
     options = net_options(model)
     seed_torch(seed)
     return create_model(model.name, num_classes=num_classes, in_chans=in_chans, **options)
+
+
+def complete(model: Model, data: Data) -> None:
+    """Fill in the size of the images, where the net is built for one size.
+
+    Raises ValueError where evaluation has images of another size.
+    """
+    if "img_size" not in model_options(model.name) or "img_size" in model.options:
+        return
+    if data.eval_size not in (None, data.image_size):
+        raise ValueError(
+            f"{model.name} is built for images of one size, but data.eval_size is "
+            f"{data.eval_size}, not {data.image_size}; give the size as model.options.img_size"
+        )
+    model.options = {**model.options, "img_size": data.facts.image_size}
 
 
 def net_options(model: Model) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from knorm.choices import check_name, nearest
-from knorm.norms import NORM_KINDS
+from knorm.choices import NORM_KINDS, check_name, nearest
 from knorm.swap import swap_norm
 
 PREFIX = "timm:"

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from knorm.norms import NormKind
+from knorm.choices import NormKind
 from knorm.swap.flow import copied
 from knorm.swap.options import Modules, SwapOptions, norms_to_swap
 from knorm.swap.plan import make_plan

@@ -7,9 +7,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from knorm.choices import check_name, nearest
+from knorm.choices import NORM_KINDS, NormKind, check_name, nearest
 from knorm.kernel.ops import check_options
-from knorm.norms import NORM_KINDS, NormKind
 from knorm.swap.checks import LEAVE_OUT
 from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from classification import export, hub
+from classification.evaluation import load_net
 from knorm.hub import HubModel
 from knorm.training.mistakes import UserMistakeError
 from tests.classification.test_export import folder, net_of  # noqa: F401  a fixture
@@ -73,7 +74,7 @@ def test_a_push_hands_over_the_card_and_its_failure_is_one_line(folder, monkeypa
 
 def test_cards_name_the_first_classes_only(folder, monkeypatch):  # noqa: F811
     monkeypatch.setattr(hub, "MOST_NAMES", 3)
-    recipe = export.load_net(folder).recipe
+    recipe = load_net(folder).recipe
     facts = {
         "classes": list("abcde"),
         "shape": [1, 8, 8],
