@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import core_overhead, eval_statistics, kill_and_resume, loader, training_step
+from benchmarks import (
+    core_overhead,
+    eval_statistics,
+    kill_and_resume,
+    loader,
+    swap_census,
+    training_step,
+)
 from benchmarks.report import republished
 from knorm.training import compare
 
@@ -19,6 +26,7 @@ TABLES = {
     "kill-and-resume-1": partial(republished, kill_and_resume.render),
     "kill-and-resume-2": partial(republished, kill_and_resume.render),
     "loader": partial(republished, loader.render),
+    "swap-census": lambda out: compare.page(out, swap_census.render),
     "training-step": partial(republished, training_step.render),
 }
 
