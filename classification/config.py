@@ -46,6 +46,22 @@ class Model:
     """statistics of kernel normalization in evaluation"""
     options: dict[str, Any] = field(default_factory=dict)
     """further options of this net, such as width"""
+    weights: str | None = None
+    """folder of a run to begin with the weights of, its best where there are such; all settings
+    above are as in that run, but for dropout_p and eval_stats"""
+    swap: NormKind | None = None
+    """kind that `knorm.swap_norm` then gives all norms of the net; null: they stay"""
+    swap_options: dict[str, Any] = field(default_factory=dict)
+    """options of `knorm.swap_norm`, such as fold or groups"""
+
+    def __post_init__(self) -> None:
+        if self.swap_options and self.swap is None:
+            raise ValueError("model.swap_options belongs to model.swap, which is not given")
+
+    def in_words(self) -> str:
+        """The net, where its weights are from, and what is swapped."""
+        begun = f"  weights of {self.weights}" if self.weights else ""
+        return f"{self.name}{begun}" + (f"  norms swapped to {self.swap}" if self.swap else "")
 
     def complete(self, data: Data) -> None:
         """Fill in the size of the images, where the net is built for one size."""

@@ -18,6 +18,7 @@ from classification.evaluate import evaluate_split
 from classification.outcome import plan
 from classification.task import Classification
 from classification.train import facts_of, make_sampling, make_trainer
+from classification.weights import first_weights
 from knorm.training.cost import count_macs
 from knorm.training.loop import Trainer, gradient_step, train_epoch
 from knorm.training.progress import Progress
@@ -32,7 +33,7 @@ CURVE_WIDTH = 60
 def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> None:
     """Print the plan, try everything, print what it costs; keep nothing."""
     say = accelerator.print
-    trainer = make_trainer(recipe, data, accelerator)
+    trainer = make_trainer(recipe, data, accelerator, first_weights(recipe))
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     say(plan(recipe, trainer, data, "nothing is kept, this is a dry run"))
     image = data.splits["test"].images(torch.zeros(1, dtype=torch.long))

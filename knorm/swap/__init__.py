@@ -4,6 +4,7 @@ import copy
 
 from torch import nn
 
+from knorm.kernel.ops import Stats
 from knorm.norms import NormKind
 from knorm.swap.options import Modules, SwapOptions, norms_to_swap
 from knorm.swap.plan import make_plan
@@ -20,6 +21,7 @@ def swap_norm(
     affine: bool = True,
     eps: float | None = None,
     dropout_p: float | None = None,
+    eval_stats: Stats | None = None,
     modules: Modules = None,
     keep_affine: bool = True,
     fold: bool = False,
@@ -46,6 +48,8 @@ def swap_norm(
         eps: added to variances; None: as in each norm that is replaced.
         dropout_p: of the statistics of "kernel" (default 0.05); the last features have five
             times as much, at most 0.25, as KNResNets.
+        eval_stats: of "kernel", the statistics in evaluation (default "expected"), see
+            `KNConv2d`.
         modules: which norms: a shell-style pattern of names, several, or a function of name and
             module; None: all.
         keep_affine: the new norms take the scale and shift of the old ones.
@@ -68,6 +72,7 @@ def swap_norm(
         affine=affine,
         eps=eps,
         dropout_p=dropout_p,
+        eval_stats=eval_stats,
         keep_affine=keep_affine,
         fold=fold,
     )

@@ -1,6 +1,7 @@
 """Tensors as safetensors and the rest as JSON, in a folder that is replaced as a whole."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -98,6 +99,13 @@ def load(folder: Path, stems: Sequence[str] = WEIGHTS) -> Checkpoint:
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
     return Checkpoint(tensors, state)
+
+
+def sha256(folder: Path) -> str:
+    """Of the file with the weights that numbers are told of, in hexadecimal digits."""
+    paths = [_place(folder) / f"{stem}.safetensors" for stem in (EMA, MODEL)]
+    with next(path for path in paths if path.is_file()).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _place(folder: Path) -> Path:

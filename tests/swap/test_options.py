@@ -23,6 +23,8 @@ def net(**more):
         ({"kind": "layer", "groups": 2}, "groups concerns kind 'group', not 'layer'"),
         ({"kind": "group", "groups": 0}, "groups takes a whole number"),
         ({"kind": "group", "dropout_p": 0.1}, "dropout_p concerns kind 'kernel'"),
+        ({"kind": "none", "eval_stats": "plain"}, "eval_stats concerns kind 'kernel'"),
+        ({"kind": "kernel", "eval_stats": "plane"}, "did you mean 'plain'"),
         ({"kind": "kernel", "dropout_p": 1.0}, r"dropout_p must be in \[0, 1\)"),
         ({"kind": "group", "fold": True}, "fold concerns kind 'kernel' or 'none'"),
         ({"kind": "kernel", "affine": False}, "affine=False concerns norms that stand"),
