@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from classification.data import load_data
-from classification.evaluate import evaluate_split, load_net
+from classification.evaluation import evaluate_split, load_net
 from classification.task import Classification
 from knorm.kernel.ops import STATS
 from knorm.training.compare import mean_sd, write_table

@@ -25,8 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.swap_case import BUILDERS, answer
-from knorm.choices import check_name
-from knorm.norms import NORM_KINDS
+from knorm.choices import NORM_KINDS, check_name
 from knorm.training.compare import page
 from knorm.training.mistakes import (
     OneLineParser,

@@ -88,7 +88,7 @@ class Augment:
     """the same of cutmix (arXiv:1905.04899); with both, each pair of images draws one of them"""
 
     def __post_init__(self) -> None:
-        check_positive("augment.repeats", self.repeats)
+        check_range("augment.repeats", self.repeats, 1, LARGEST)
         if self.crop_padding is not None:
             check_range("augment.crop_padding", self.crop_padding, 0, LARGEST)
         if self.resized_crop is not None:
@@ -113,6 +113,11 @@ class Augment:
         """Fill in what is usual for the data set, and check what depends on it."""
         if self.crop_padding is None:
             self.crop_padding = 0 if self.resized_crop else facts.crop_padding
+        if facts.image_size is not None and self.crop_padding >= facts.image_size:
+            raise ValueError(
+                f"augment.crop_padding must be less than the side of the images, "
+                f"{facts.image_size}, got {self.crop_padding}: a crop could be all black"
+            )
         if self.flip is None:
             self.flip = facts.flip
         for name in ("saturation", "hue"):

@@ -8,21 +8,17 @@ from typing import Any, TypeVar
 
 from classification.augment_config import Augment
 from classification.data_config import Data
-from knorm.kernel.ops import Stats
-from knorm.models import model_options
-from knorm.norms import NormKind
+from knorm.choices import SWAP_OPTIONS, TIMM, NormKind, Stats, check_name, model_names
 from knorm.training.config import parse, to_yaml
-from knorm.training.launch import Launch
-from knorm.training.mistakes import check_positive, check_range
-from knorm.training.optim import Optim
-from knorm.training.resume import with_resumed_config
-from knorm.training.run import Keep
+from knorm.training.folder import with_resumed_config
+from knorm.training.mistakes import check_range
 from knorm.training.schedule import Schedule
-from knorm.training.track import check_trackers
+from knorm.training.settings import Keep, Launch, Optim, check_trackers
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
-MOST_EPOCHS, MOST_DECAY = 10**6, 0.9999999
+MOST_EPOCHS, MOST_COUNT, MOST_DECAY = 10**6, 10**7, 0.9999999
+MOST_RATES = 64  # halvings, after which a rate is none any more
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
@@ -55,24 +51,17 @@ class Model:
     """options of `knorm.swap_norm`, such as fold or groups"""
 
     def __post_init__(self) -> None:
+        if not self.name.startswith(TIMM):
+            check_name("model", self.name, model_names())
         if self.swap_options and self.swap is None:
             raise ValueError("model.swap_options belongs to model.swap, which is not given")
+        for option in self.swap_options:
+            check_name("model.swap_options", option, SWAP_OPTIONS)
 
     def in_words(self) -> str:
         """The net, where its weights are from, and what is swapped."""
         begun = f"  weights of {self.weights}" if self.weights else ""
         return f"{self.name}{begun}" + (f"  norms swapped to {self.swap}" if self.swap else "")
-
-    def complete(self, data: Data) -> None:
-        """Fill in the size of the images, where the net is built for one size."""
-        if "img_size" not in model_options(self.name) or "img_size" in self.options:
-            return
-        if data.eval_size not in (None, data.image_size):
-            raise ValueError(
-                f"{self.name} is built for images of one size, but data.eval_size is "
-                f"{data.eval_size}, not {data.image_size}; give the size as model.options.img_size"
-            )
-        self.options = {**self.options, "img_size": data.facts.image_size}
 
 
 @dataclass(kw_only=True)
@@ -136,7 +125,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_range("epochs", self.epochs, 1, MOST_EPOCHS)
         for name in ("batch_size", "accumulation", "eval_batch_size", "seeds", "ema_every"):
-            check_positive(name, getattr(self, name))
+            check_range(name, getattr(self, name), 1, MOST_COUNT)
         if self.ema_decay is not None:
             check_range("ema_decay", self.ema_decay, 0, MOST_DECAY)
         elif self.ema_every != 1:
@@ -155,18 +144,35 @@ class Recipe:
                 f"schedule.milestones must lie between 0 and epochs {self.epochs}, got {past[0]:g}"
             )
         check_trackers(self.track)
-        self.model.complete(self.data)
         self.augment.complete(self.data.facts, self.batch_size)
+
+
+@dataclass(kw_only=True)
+class Search(Recipe):
+    """A learning-rate search; all else is as in `classification.train`."""
+
+    rates: int = 12
+    """rates to try at most"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.name = f"{str(self.name).removesuffix('-lr')}-lr"
+        check_range("rates", self.rates, 1, MOST_RATES)
+        if self.data.val_fraction == 0 and self.data.name != "imagefolder":
+            raise ValueError(
+                "a search needs a validation split: give data.val_fraction, for example 0.1"
+            )
 
 
 def parse_recipe(
     argv: Sequence[str],
     cls: type[AnyRecipe] = Recipe,
     prog: str = "python -m classification.train",
+    about: str | None = None,
 ) -> AnyRecipe:
-    """The recipe, or a kind of it, that the command line asks for."""
+    """The recipe, or a kind of it, that the command line asks for; `about` introduces --help."""
     argv = with_resumed_config(argv)
-    return parse(cls, argv, prog=prog, recipes=RECIPES, default=DEFAULT_RECIPE)
+    return parse(cls, argv, prog=prog, about=about, recipes=RECIPES, default=DEFAULT_RECIPE)
 
 
 def settings_of(recipe: Recipe) -> str:

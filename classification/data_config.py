@@ -4,6 +4,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from knorm.training.mistakes import check_positive, check_range
+from knorm.training.settings import MOST_THREADS
+
+MOST_PIXELS = 16384  # of an image's side
+MOST_CLASSES, MOST_VALUES = 10**5, 10**10  # of the synthetic set
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,16 @@ class Synthetic:
     """of patterns and noise"""
 
     def __post_init__(self) -> None:
-        for name in ("train", "test", "classes", "channels", "image_size"):
+        for name in ("train", "test", "channels", "image_size"):
             check_positive(f"data.synthetic.{name}", getattr(self, name))
-        if self.classes < 2:
-            raise ValueError("data.synthetic.classes must be 2 or more, got 1")
+        check_range("data.synthetic.classes", self.classes, 2, MOST_CLASSES)
+        images = max(self.train + self.test, self.classes)
+        values = images * self.channels * self.image_size**2
+        if values > MOST_VALUES:
+            raise ValueError(
+                f"data.synthetic would keep {values:.1e} pixels in memory, "
+                f"more than {MOST_VALUES:.0e}: make it smaller"
+            )
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"data.synthetic.noise must not be negative, got {self.noise}")
 
@@ -107,9 +117,12 @@ class Data:
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie in [0, 1), got {self.val_fraction}")
-        for name in ("image_size", "eval_size", "eval_resize", "workers", "limit"):
+        for name in ("image_size", "eval_size", "eval_resize"):
             if getattr(self, name) is not None:
-                check_positive(f"data.{name}", getattr(self, name))
+                check_range(f"data.{name}", getattr(self, name), 1, MOST_PIXELS)
+        if self.limit is not None:
+            check_positive("data.limit", self.limit)
+        check_range("data.workers", self.workers, 1, MOST_THREADS)
         self._check_owners()
         self._check_scaling()
 

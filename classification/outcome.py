@@ -10,16 +10,17 @@ from torch import Tensor
 
 from classification.config import Recipe
 from classification.data import ImageData
-from classification.evaluate import evaluate_split
+from classification.evaluation import evaluate_split
 from classification.task import Classification, swap_report
 from classification.weights import Weights
 from knorm.training.cost import count_macs, count_parameters, peak_memory
 from knorm.training.environment import device_name
+from knorm.training.folder import BEST, LAST, RESULT
 from knorm.training.launch import strategy
 from knorm.training.loop import Trainer
 from knorm.training.pictures import draw_confusion, draw_curves
 from knorm.training.report import in_time, write_report
-from knorm.training.run import BEST, LAST, RESULT, Run, to_json
+from knorm.training.run import Run, to_json
 
 SOURCE, SWAP = "source.json", "swap.txt"
 SCORES = ("top1", "top1_flip", "top5", "loss")

@@ -14,15 +14,16 @@ from accelerate.utils import broadcast_object_list
 
 from classification.config import Recipe
 from classification.data import ImageData, training_windows
-from classification.evaluate import evaluate_split
+from classification.evaluation import evaluate_split
 from classification.outcome import plan
+from classification.runs import facts_of, make_sampling, make_trainer
 from classification.task import Classification
-from classification.train import facts_of, make_sampling, make_trainer
 from classification.weights import first_weights
 from knorm.training.cost import count_macs
+from knorm.training.folder import LAST
 from knorm.training.loop import Trainer, gradient_step, train_epoch
 from knorm.training.progress import Progress
-from knorm.training.run import LAST, Run
+from knorm.training.run import Run
 from knorm.training.state import weights_of
 
 STEPS, EVALUATED = 4, 2  # optimizer steps, and batches of every split

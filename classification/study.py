@@ -11,146 +11,20 @@ rate alone.
 Source: Nasirigerdeh et al., TMLR 2024, section 4, where the search starts at 0.2.
 """
 
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any
 
-from accelerate import Accelerator
-
-from classification.config import Recipe, parse_recipe, settings_of
-from classification.data import ImageData, load_data
-from classification.rehearsal import rehearse
-from classification.train import open_run_folder, parent_of, prepare, train_seeds
-from knorm.training.files import write_text
-from knorm.training.launch import start
-from knorm.training.mistakes import DivergedError, UserMistakeError, check_positive, run_program
-from knorm.training.resume import AUTO, find_place
-from knorm.training.run import COMMAND, RESULT, command_line, to_json
-from knorm.training.study import mean_and_sd, values_of
-
-Trial = dict[str, Any]
-SCORE = ("val", "last", "top1")
-TESTED = ("test", "last", "top1")
-
-
-@dataclass(kw_only=True)
-class Search(Recipe):
-    """A learning-rate search; all else is as in `classification.train`."""
-
-    rates: int = 12
-    """rates to try at most"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.name = f"{str(self.name).removesuffix('-lr')}-lr"
-        check_positive("rates", self.rates)
-        if self.data.val_fraction == 0 and self.data.name != "imagefolder":
-            raise UserMistakeError(
-                "a search needs a validation split: give data.val_fraction, for example 0.1"
-            )
+from classification.config import Search, parse_recipe
+from knorm.training.mistakes import run_program
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The plan of a search."""
+    """Read the recipe, then search; what searches is imported between, for it takes seconds."""
     argv = sys.argv[1:] if argv is None else argv
-    search = parse_recipe(argv, Search, prog="python -m classification.study")
-    place = prepare(search)
-    accelerator = start(search.launch)
-    data = load_data(search, accelerator)
-    if "val" not in data.splits:
-        raise UserMistakeError("a search needs a validation split: give data.val_fraction")
-    if search.dry_run:
-        rehearse(search, data, accelerator)
-        accelerator.end_training()
-        return
-    command = command_line("classification.study", argv)
-    folder = open_run_folder(search, place, accelerator, command)
-    trials = search_rates(search, folder, data, accelerator, command)
-    if accelerator.is_main_process:
-        print(f"{write_study(folder, trials)}\n{folder}", flush=True)
-    accelerator.end_training()
+    search = parse_recipe(argv, Search, prog="python -m classification.study", about=__doc__)
+    from classification.search import carry_out
 
-
-def search_rates(
-    search: Search, folder: Path, data: ImageData, accelerator: Accelerator, command: str
-) -> list[Trial]:
-    """Halve the rate until the score no longer rises; rates that are done are not done again."""
-    trials: list[Trial] = []
-    for halvings in range(search.rates):
-        rate = search.optim.lr / 2**halvings
-        recipe = recipe_at(search, rate, folder / f"lr-{rate:g}")
-        place = find_place(AUTO, recipe.run_dir, parent_of(recipe), settings_of(recipe))
-        try:
-            values = values_of(train_seeds(recipe, place, data, accelerator, command))
-        except DivergedError:
-            values = {SCORE: [-math.inf], TESTED: []}
-        trials.append({"lr": rate, "scores": values[SCORE], "tested": values[TESTED]})
-        if len(trials) > 1 and score(trials[-1]) <= score(trials[-2]) > guessing(data):
-            break
-    return trials
-
-
-def guessing(data: ImageData) -> float:
-    """Top-1 of always naming the most frequent class of the validation split."""
-    counts = data.labels("val").bincount()
-    return (counts.max() / counts.sum()).item()
-
-
-def recipe_at(search: Search, rate: float, folder: Path) -> Recipe:
-    """The search's recipe with that rate, in that folder."""
-    settings = {field.name: getattr(search, field.name) for field in fields(Recipe)}
-    optim = replace(search.optim, lr=rate)
-    return Recipe(**settings | {"optim": optim, "run_dir": str(folder), "resume": None})
-
-
-def score(trial: Trial) -> float:
-    """What the search compares."""
-    return mean_and_sd(trial["scores"])[0]
-
-
-def write_study(folder: Path, trials: Sequence[Trial]) -> str:
-    """result.json and study.md of the search; returns the latter."""
-    best = max(trials, key=score)
-    command = (folder / COMMAND).read_text(encoding="utf-8").strip()
-    lines = [
-        f"# {folder.parent.name} {folder.name}: learning rates",
-        "",
-        "| learning rate | val top-1 (last weights), mean ± SD | runs |",
-        "| --- | --- | --- |",
-        *(
-            f"| {trial['lr']:g}{' (chosen)' if trial is best else ''} "
-            f"| {in_percent(trial['scores'])} | {len(trial['scores'])} |"
-            for trial in trials
-        ),
-    ]
-    ends = (
-        ""
-        if trials[-1] is not best
-        else ("\nThe last rate that was tried is the best so far: raise `rates` to go on.\n")
-    )
-    text = "\n".join(lines) + (
-        f"\n\nTest top-1 at the chosen rate {best['lr']:g}: {in_percent(best['tested'])}.\n{ends}"
-        f"\n```\n{command}\n```\n"
-    )
-    write_text(folder / "study.md", text)
-    summary = {
-        "chosen": best["lr"],
-        "test.top1": best["tested"],
-        "trials": [{name: trial[name] for name in ("lr", "scores")} for trial in trials],
-    }
-    write_text(folder / RESULT, to_json(summary, indent=2) + "\n")
-    return text
-
-
-def in_percent(values: Sequence[float]) -> str:
-    """`70.84 ± 0.02 %`."""
-    if not all(map(math.isfinite, values)):
-        return "the loss left all bounds"
-    mean, sd = mean_and_sd(values)
-    return f"{100 * mean:.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}") + " %"
+    carry_out(search, argv)
 
 
 if __name__ == "__main__":

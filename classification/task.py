@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from classification.config import Loss, Model
 from classification.data import Batch, ImageData
+from classification.data_config import Data
 from classification.weights import Weights
-from knorm.choices import check_name, nearest
+from knorm.choices import nearest
 from knorm.models import create_model, model_options
-from knorm.models.in_timm import OF_KERNEL, SWAP_OPTIONS
+from knorm.models.in_timm import OF_KERNEL
 from knorm.swap import Report, swap_norm
 from knorm.training import metrics
 from knorm.training.loop import Sums
@@ -58,11 +59,24 @@ def swap_options(model: Model) -> dict[str, Any]:
     """What the recipe gives `swap_norm`; empty where the norms stay."""
     if model.swap is None:
         return {}
-    for option in model.swap_options:
-        check_name("model.swap_options", option, SWAP_OPTIONS)
     given = {name: getattr(model, name) for name in OF_KERNEL if model.swap == "kernel"}
     given = {name: value for name, value in given.items() if value is not None}
     return {"kind": model.swap, **given, **model.swap_options}
+
+
+def complete(model: Model, data: Data) -> None:
+    """Fill in the size of the images, where the net is built for one size.
+
+    Raises ValueError where evaluation has images of another size.
+    """
+    if "img_size" not in model_options(model.name) or "img_size" in model.options:
+        return
+    if data.eval_size not in (None, data.image_size):
+        raise ValueError(
+            f"{model.name} is built for images of one size, but data.eval_size is "
+            f"{data.eval_size}, not {data.image_size}; give the size as model.options.img_size"
+        )
+    model.options = {**model.options, "img_size": data.facts.image_size}
 
 
 def net_options(model: Model) -> dict[str, Any]:

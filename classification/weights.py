@@ -13,8 +13,8 @@ from torch import nn
 from classification.config import Model, Recipe, load_recipe
 from classification.data import count_classes
 from knorm.training import checkpoint
+from knorm.training.folder import BEST, CONFIG, LAST
 from knorm.training.mistakes import UserMistakeError
-from knorm.training.run import BEST, CONFIG, LAST
 
 MUST_AGREE = ("name", "norm", "stem", "activation", "options")
 SWAPPING = ("swap", "swap_options")

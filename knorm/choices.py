@@ -1,7 +1,34 @@
-"""One line for a name that is not among the possible ones."""
+"""The names that a user chooses from, and one line for a name that is not among them.
 
+Nothing here imports torch, so that a misspelt name is told at once.
+"""
+
+import re
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, get_args
+
+NormKind = Literal[
+    "batch", "sync_batch", "group", "layer", "instance", "local_context", "kernel", "none"
+]
+NORM_KINDS: tuple[NormKind, ...] = get_args(NormKind)
+Stats = Literal["expected", "plain", "sampled"]
+STATS: tuple[Stats, ...] = get_args(Stats)
+SWAP_OPTIONS = ("groups", "affine", "eps", "modules", "keep_affine", "fold")
+"""of `swap_norm`, besides those that nets give it by names of their own"""
+TIMM = "timm:"  # before the names of what is timm's
+
+_REGISTERED = re.compile(r"^@register_model\ndef (\w+)", re.MULTILINE)
+
+
+def model_names() -> list[str]:
+    """The names of `knorm.list_models()`, sorted; from their source where they are not loaded."""
+    if "knorm.models" in sys.modules:
+        return sys.modules["knorm.models"].list_models()
+    files = Path(__file__).parent.glob("models/*.py")
+    return sorted(name for file in files for name in _REGISTERED.findall(file.read_text("utf-8")))
 
 
 def nearest(name: object, choices: Iterable[str]) -> str:

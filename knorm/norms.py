@@ -2,21 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from knorm.choices import check_name
+from knorm.choices import NORM_KINDS, NormKind, check_name
 from knorm.kernel import layers
 from knorm.kernel.autograd import statistics_dtype
 from knorm.kernel.ops import PaddingMode, Size
-
-NormKind = Literal[
-    "batch", "sync_batch", "group", "layer", "instance", "local_context", "kernel", "none"
-]
-NORM_KINDS: tuple[NormKind, ...] = get_args(NormKind)
 
 Options = Mapping[str, Any]
 Builder = Callable[..., nn.Module]

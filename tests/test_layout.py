@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import knorm
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("knorm", "classification", "tests", "benchmarks")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -84,6 +86,24 @@ def test_import_knorm_brings_in_torch_alone():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate", "study", "export"])
+def test_mistakes_do_not_wait_for_torch(program):
+    code = (
+        f"import sys; from classification.{program} import main\n"
+        "try: main(['--optim.lrr=1'])\n"
+        "except ValueError: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == ["False"], done.stderr
+
+
+def test_models_are_known_without_torch():
+    code = "import sys; from knorm.choices import model_names as names;"
+    code += "print(*names(), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == [*knorm.list_models(), "False"]
 
 
 def test_every_test_file_mirrors_a_source_file():

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from knorm.choices import NORM_KINDS
 from knorm.cli.nets import add_arguments, in_words, make_net, net_options, too_large_for
 from knorm.models import model_options
 from knorm.models.common import ACTIVATIONS, NetOptions
-from knorm.norms import NORM_KINDS
 from knorm.training.cost import count_parameters, macs_by_module, stages, weight_bytes
 from knorm.training.mistakes import OneLineParser
 from knorm.training.tables import columns

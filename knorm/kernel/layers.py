@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from knorm.choices import check_name
+from knorm.choices import Stats, check_name
 from knorm.kernel import ops, windows
-from knorm.kernel.ops import PaddingMode, Size, Stats
+from knorm.kernel.ops import PaddingMode, Size
 
 
 class _KernelStats(nn.Module):

@@ -10,18 +10,16 @@ Source: Nasirigerdeh et al., Kernel Normalized Convolutional Networks, TMLR 2024
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from knorm.choices import check_name
+from knorm.choices import STATS, Stats, check_name
 from knorm.kernel import windows
 from knorm.kernel.autograd import CentredConv, ChannelMoments, statistics_dtype
 
-Stats = Literal["expected", "plain", "sampled"]
-STATS: tuple[Stats, ...] = get_args(Stats)
 MAX_RMS = 3.0  # of a normalized unit, see "bounded"
 
 PaddingMode = windows.PaddingMode

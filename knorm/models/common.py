@@ -11,9 +11,7 @@ from typing import Any, ClassVar, NamedTuple, get_args
 from torch import Tensor, nn
 
 from knorm import norms
-from knorm.choices import check_name
-from knorm.kernel.ops import Stats
-from knorm.norms import NORM_KINDS, NormKind
+from knorm.choices import NORM_KINDS, NormKind, Stats, check_name
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from knorm.choices import NormKind
 from knorm.models.common import Classifier, NetOptions, scaled, sequence
 from knorm.models.registry import register_model
-from knorm.norms import NormKind
 
 
 @dataclass(frozen=True, kw_only=True)

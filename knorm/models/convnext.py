@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from knorm.choices import check_name
+from knorm.choices import NormKind, check_name
 from knorm.models.common import Classifier, NetOptions, Stem, check_probability, sequence
 from knorm.models.registry import register_model
-from knorm.norms import NormKind
 
 NormScope = Literal["downsampling", "all"]
 

@@ -14,14 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from knorm.choices import check_name, nearest
-from knorm.norms import NORM_KINDS
+from knorm.choices import NORM_KINDS, SWAP_OPTIONS, check_name, nearest
 from knorm.swap import swap_norm
 
 PREFIX = "timm:"
 OF_KERNEL = ("dropout_p", "eval_stats")
 SWAPPING = ("norm", *OF_KERNEL, "norm_options")
-SWAP_OPTIONS = ("groups", "affine", "eps", "modules", "keep_affine", "fold")
 BUILDING = ("pretrained", "pretrained_cfg_overlay", "checkpoint_path")
 PLACING = ("device", "dtype")  # nets are made where `torch.device` says
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from knorm.choices import NormKind
 from knorm.models.common import STEMS, Classifier, Level, NetOptions, init_convs, sequence
 from knorm.models.registry import register_model
-from knorm.norms import NormKind
 
 BlockForm = tuple[tuple[int, int], ...]
 """(kernel size, padding) of each convolution of a residual branch"""

@@ -4,8 +4,7 @@ import copy
 
 from torch import nn
 
-from knorm.kernel.ops import Stats
-from knorm.norms import NormKind
+from knorm.choices import NormKind, Stats
 from knorm.swap.options import Modules, SwapOptions, norms_to_swap
 from knorm.swap.plan import make_plan
 from knorm.swap.report import Report, Row, count_parameters

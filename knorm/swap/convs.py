@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from knorm.choices import Stats
 from knorm.kernel import KNConv1d, KNConv2d, KNConv3d
-from knorm.kernel.ops import Stats
 from knorm.swap.forms import defining_class
 from knorm.swap.layers import AdaptedKNConv2d
 

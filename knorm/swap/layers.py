@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from knorm.choices import Stats
 from knorm.kernel import KernelNorm1d, KNConv2d
-from knorm.kernel.ops import Stats
 
 
 class PositionNorm(KernelNorm1d):

@@ -8,9 +8,8 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from knorm.choices import check_name, nearest
-from knorm.kernel.ops import Stats, check_options
-from knorm.norms import NORM_KINDS, NormKind
+from knorm.choices import NORM_KINDS, NormKind, Stats, check_name, nearest
+from knorm.kernel.ops import check_options
 from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm
 
 Predicate = Callable[[str, nn.Module], bool]

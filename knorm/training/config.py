@@ -7,33 +7,45 @@ Later arguments win. Names are checked here, types by jsonargparse, values by th
 """
 
 import re
-from argparse import ArgumentError
-from collections.abc import Sequence
+from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from knorm.training.mistakes import UserMistakeError, did_you_mean, mistakes_of_the_user
 from knorm.training.recipes import find_recipe, flat, parts_of, read_recipe
 
 T = TypeVar("T")
 BUILT_IN = {"config": str, "print_config": str, "help": str}
+HELP = {"--help", "-h"}
 
 
-def parse(cls: type[T], argv: Sequence[str], *, prog: str, recipes: Path, default: str) -> T:
-    """A `cls` from command-line arguments; without `--config` it starts from recipe `default`."""
+def parse(
+    cls: type[T],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    recipes: Path,
+    default: str,
+    about: str | None = None,
+) -> T:
+    """A `cls` from command-line arguments; without `--config` it starts from recipe `default`.
+
+    `about` introduces the text of `--help`.
+    """
     arguments = with_files(argv, recipes, default)
     options = option_types(cls)
     check_arguments(arguments, options)
     arguments = with_switches(arguments, options)
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
-    files = "recipe, study/row or YAML file, several allowed"
-    parser.add_argument("--config", action="config", help=files)
-    parser.add_class_arguments(cls)
+    parser = make_parser(cls, prog)
+    if HELP & set(arguments):
+        print(help_text(parser, leaves(options), recipes / f"{default}.yaml", about))
+        raise SystemExit(0)
     try:
         if "name" in options:
             arguments = [*named(argv, arguments, recipes), *arguments]
@@ -44,6 +56,32 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, recipes: Path, defaul
         settings = vars(parser.instantiate(namespace))
         settings.pop("config")
         return cls(**settings)
+
+
+def make_parser(cls: type, prog: str) -> ArgumentParser:
+    """jsonargparse's parser of the dataclass's options and of `--config`."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    usage = "%(prog)s [--config RECIPE] [--option value] ..."
+    parser = ArgumentParser(prog=prog, usage=usage, exit_on_error=False)
+    files = "recipe, study/row or YAML file, several allowed; later ones win"
+    parser.add_argument("--config", action="config", help=files)
+    parser.add_class_arguments(cls)
+    return parser
+
+
+def help_text(parser: ArgumentParser, names: list[str], recipe: Path, about: str | None) -> str:
+    """All options, with the defaults that the recipe gives those with these `names`."""
+    given = dict(flat(read_recipe(recipe), str(recipe)))
+    parser.set_defaults({name: given[name] for name in names if name in given})
+    parser.description = (
+        f"{about or ''}\nDefaults are those of recipe {recipe.stem}, which stands for no --config."
+    )
+    parser.formatter_class = AsWritten
+    return re.sub(r"required,\s+", "", parser.format_help())  # the recipe gives these
+
+
+class AsWritten(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Help in which the introduction keeps its lines."""
 
 
 def to_yaml(settings: Any) -> str:
@@ -115,29 +153,49 @@ def option_types(cls: type) -> dict[str, Any]:
 
 
 def check_arguments(arguments: Sequence[str], options: dict[str, Any]) -> None:
-    """Every `--name` is an option and every key of every `--config` file is one."""
-    for argument in arguments:
-        if not argument.startswith("--"):
-            continue
-        name, _, value = argument.removeprefix("--").partition("=")
+    """Every word is an option or the value of one, and every key of every file is an option."""
+    words = list(arguments)
+    while words:
+        name, equals, value = words.pop(0).partition("=")
+        if not name.startswith("--"):
+            hint = "; options begin with two dashes" if known(name, options) else ""
+            raise UserMistakeError(f"{name}{equals}{value}: no option and no value of one{hint}")
+        if not equals and words and not words[0].startswith("--"):
+            value = words.pop(0)
+        name = name.removeprefix("--")
         if not known(name.rstrip("+"), options | BUILT_IN):
             hint = did_you_mean(f"--{name}", [f"--{leaf}" for leaf in leaves(options)])
             raise UserMistakeError(f"--{name}: no such option{hint}")
         if name == "config":
-            check_recipe(Path(value), options)
+            for where, content in parts_of(Path(value)):
+                check_keys(flat(content, where), where, options)
+        elif is_dataclass(options.get(name)):
+            check_keys(flat(section(name, value), f"--{name}", f"{name}."), f"--{name}", options)
 
 
-def check_recipe(place: Path, options: dict[str, Any]) -> None:
-    """Its file is YAML, a mapping, and all of its keys are options; so are those of a row."""
-    for where, content in parts_of(place):
-        for name, value in flat(content, where):
-            if not known(name, options):
-                hint = did_you_mean(name, leaves(options))
-                raise UserMistakeError(f"{where}: {name}: no such option{hint}")
-            if is_dataclass(options.get(name)) and not isinstance(value, dict):
-                raise UserMistakeError(
-                    f"{where}: {name}: a section, so write {name}: {{option: value}}"
-                )
+def section(name: str, value: str) -> Any:
+    """What the command line gives a whole section, `{option: value}`."""
+    with suppress(yaml.YAMLError):
+        content = yaml.safe_load(value)
+        if isinstance(content, dict):
+            return content
+    raise UserMistakeError(
+        f"--{name}: a section, so give its options one by one, --{name}.option value, "
+        f"or '{{option: value}}', got {value!r}"
+    )
+
+
+def check_keys(items: Iterable[tuple[str, Any]], where: str, options: dict[str, Any]) -> None:
+    """All dotted names are options, and those that are sections hold some."""
+    for name, value in items:
+        if not known(name, options):
+            raise UserMistakeError(
+                f"{where}: {name}: no such option{did_you_mean(name, leaves(options))}"
+            )
+        if is_dataclass(options.get(name)) and not isinstance(value, dict):
+            raise UserMistakeError(
+                f"{where}: {name}: a section, so write {name}: {{option: value}}"
+            )
 
 
 def known(name: str, options: dict[str, Any]) -> bool:

@@ -4,48 +4,20 @@ A launch that would run as something else than it says stops here, with the comm
 """
 
 import os
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
 
 import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from torch import nn
 from torch.distributed import DistError
 
-from knorm.training.mistakes import UserMistakeError, check_positive
+from knorm.training.mistakes import UserMistakeError
+from knorm.training.settings import Launch
 
 
-@dataclass(kw_only=True)
-class Launch:
-    """Device, processes and number format."""
-
-    cpu: bool = False
-    """stay on the CPU even where there is an accelerator"""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """number format of the net's forward pass; weights and statistics stay in float32"""
-    channels_last: bool = False
-    """store images and convolution weights with the channels last in memory"""
-    compile: bool = False
-    """compile the net (torch.compile): slow first steps, then faster ones"""
-    deterministic: bool = False
-    """only operations that give the same bits every time; one that cannot ends the run"""
-    threads: int | None = None
-    """CPU threads of each process; null: as torch decides. Small images gain nothing from many"""
-    processes: int | None = None
-    """stop unless the launcher started this many processes; null: any number will do"""
-    timeout: float = 1800
-    """seconds that processes wait for each other, at the start and later, before the run fails"""
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "processes", "timeout"):
-            if getattr(self, name) is not None:
-                check_positive(f"launch.{name}", getattr(self, name))
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether the run stays on the CPU, because asked to or for want of anything else."""
-        return self.cpu or not torch.accelerator.is_available()
+def stays_on_cpu(launch: Launch) -> bool:
+    """Whether the run stays on the CPU, because asked to or for want of anything else."""
+    return launch.cpu or not torch.accelerator.is_available()
 
 
 def world_size() -> int:
@@ -61,7 +33,7 @@ def check_launch(launch: Launch, *, batch_size: int) -> None:
             f"batch_size {batch_size} is for all {world_size()} processes together and must be "
             "divisible by their number"
         )
-    if launch.on_cpu and launch.mixed_precision == "fp16":
+    if stays_on_cpu(launch) and launch.mixed_precision == "fp16":
         raise UserMistakeError("launch.mixed_precision fp16 needs a GPU; the CPU has bf16")
     check_wishes(launch)
 
@@ -80,7 +52,7 @@ def check_processes(launch: Launch) -> None:
             + command_hint(launch.processes)
         )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", started))
-    devices = here if launch.on_cpu else torch.accelerator.device_count()
+    devices = here if stays_on_cpu(launch) else torch.accelerator.device_count()
     if here > devices:
         raise UserMistakeError(
             f"the launcher started {here} processes on this machine, which has {devices} GPU(s); "
@@ -116,9 +88,9 @@ def check_wishes(launch: Launch) -> None:
             "ACCELERATE_GRADIENT_ACCUMULATION_STEPS is set; unset it and give --accumulation, "
             "it belongs to the recipe"
         )
-    if flag("ACCELERATE_USE_CPU") and not launch.on_cpu:
+    if flag("ACCELERATE_USE_CPU") and not stays_on_cpu(launch):
         raise UserMistakeError("the launcher asks for the CPU; add --launch.cpu true as well")
-    if flag("ACCELERATE_USE_FSDP") and launch.on_cpu:
+    if flag("ACCELERATE_USE_FSDP") and stays_on_cpu(launch):
         raise UserMistakeError(
             "the launcher asks for FSDP, which needs GPUs; on the CPU every process keeps the "
             f"whole net: {command_hint(world_size())}"
@@ -155,7 +127,7 @@ def start(launch: Launch) -> Accelerator:
     started = world_size()
     try:
         accelerator = Accelerator(
-            cpu=launch.on_cpu,
+            cpu=stays_on_cpu(launch),
             mixed_precision=launch.mixed_precision,
             step_scheduler_with_optimizer=False,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=launch.timeout))],

@@ -1,7 +1,7 @@
 """Which run folder a command goes on with, and whether it may."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,20 @@ from typing import Any
 import yaml
 
 from knorm.training import checkpoint
+from knorm.training.folder import (
+    AUTO,
+    COMMAND,
+    CONFIG,
+    ENVIRONMENT,
+    LAST,
+    RESULT,
+    existing,
+    has_config,
+)
 from knorm.training.launch import command_hint, world_size
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.recipes import flat, read_yaml
-from knorm.training.run import COMMAND, CONFIG, ENVIRONMENT, LAST, RESULT
 
-AUTO = "auto"
 MAY_DIFFER = (  # what no number depends on
     "data.root",
     "data.workers",
@@ -109,21 +117,6 @@ def leaves(settings: Any) -> dict[str, Any]:
     return {name: v for name, v in flat(settings, CONFIG) if not isinstance(v, Mapping)}
 
 
-def existing(resume: str) -> Path:
-    """The run folder of that name."""
-    if not has_config(Path(resume)):
-        raise UserMistakeError(
-            f"--resume {resume} is no run folder: it holds no {CONFIG}; "
-            "give a folder that a run has made, or `auto`"
-        )
-    return Path(resume)
-
-
-def has_config(folder: Path) -> bool:
-    """Whether a run has begun there."""
-    return (folder / CONFIG).is_file()
-
-
 def new_folder(run_dir: str | None) -> Path | None:
     """The folder asked for, unless something is in it already: runs are never overwritten."""
     if run_dir is None:
@@ -155,20 +148,3 @@ def changed_surroundings(folder: Path, now: Mapping[str, Any]) -> list[str]:
     commits = [(place.get("git") or {}).get("commit") for place in (before, now)]
     pairs["commit"] = (commits[0], commits[1])
     return [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
-
-
-def with_resumed_config(argv: Sequence[str]) -> list[str]:
-    """The arguments, with the folder's own config.yaml for `--resume FOLDER` without `--config`."""
-    words = list(argv)
-    for place, word in enumerate(words):
-        if word == "--config" or word.startswith("--config="):
-            return words
-        if word == "--resume" and place + 1 < len(words):
-            folder = words[place + 1]
-        elif word.startswith("--resume="):
-            folder = word.removeprefix("--resume=")
-        else:
-            continue
-        if folder not in (AUTO, "", "null"):
-            return [f"--config={existing(folder) / CONFIG}", *words]
-    return words

@@ -24,31 +24,15 @@ from torch import nn
 
 from knorm.training import checkpoint
 from knorm.training.files import write_text
+from knorm.training.folder import BEST, COMMAND, CONFIG, LAST
 from knorm.training.interrupt import Interrupted
 from knorm.training.launch import world_size
 from knorm.training.loop import Trainer
-from knorm.training.mistakes import UserMistakeError, check_positive, check_range
+from knorm.training.mistakes import UserMistakeError
+from knorm.training.settings import Keep
 from knorm.training.state import capture, load_evaluated, restore, weights_of
 
 Row = Mapping[str, Any]
-CONFIG, COMMAND, ENVIRONMENT = "config.yaml", "command.txt", "environment.json"
-RESULT = "result.json"
-LAST, BEST = "last", "best"
-
-
-@dataclass(kw_only=True)
-class Keep:
-    """Checkpoints: last/ and, chosen on the validation split, best/ are always kept."""
-
-    minutes: float = 10.0
-    """time after which last/ is also saved in mid-epoch, between two steps"""
-    every: int | None = None
-    """keep the weights of every so many epochs for good, as epoch-<number>/; null: none"""
-
-    def __post_init__(self) -> None:
-        check_range("keep.minutes", self.minutes, 0, math.inf)
-        if self.every is not None:
-            check_positive("keep.every", self.every)
 
 
 @dataclass

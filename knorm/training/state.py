@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from knorm.training.checkpoint import EMA, MODEL, OPTIMIZER, Checkpoint, Tensors
 from knorm.training.loop import SoFar, Trainer
-from knorm.training.optim import Optim, make_optimizer
+from knorm.training.optim import make_optimizer
+from knorm.training.settings import Optim
 from knorm.training.sharding import load_weights, shard_like, whole
 
 GROUP = "group."

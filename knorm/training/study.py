@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from knorm.training.files import write_text
-from knorm.training.run import COMMAND, RESULT, to_json
+from knorm.training.folder import COMMAND, RESULT
+from knorm.training.run import to_json
 
 Result = Mapping[str, Any]
 Key = tuple[str, str, str]

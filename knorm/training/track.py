@@ -1,35 +1,11 @@
 """Experiment trackers (TensorBoard, Weights & Biases, ...), through Accelerate."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers
-
-from knorm.choices import check_name
-
-TRACKERS = {  # name -> what `pip install` gets, what is imported
-    "tensorboard": ("knorm[track]", "tensorboard"),
-    "wandb": ("wandb", "wandb"),
-    "trackio": ("trackio", "trackio"),
-    "comet_ml": ("comet_ml", "comet_ml"),
-    "aim": ("aim", "aim"),
-    "mlflow": ("mlflow", "mlflow"),
-    "clearml": ("clearml", "clearml"),
-    "dvclive": ("dvclive", "dvclive"),
-    "swanlab": ("swanlab", "swanlab"),
-}
-
-
-def check_trackers(names: Sequence[str]) -> None:
-    """Raise ValueError unless all are trackers that Accelerate supports and that are installed."""
-    for name in names:
-        check_name("track", name, TRACKERS)
-        package, module = TRACKERS[name]
-        if find_spec(module) is None:
-            raise ValueError(f'track: {name} is not installed; pip install "{package}"')
 
 
 def start_tracking(

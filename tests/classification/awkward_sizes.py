@@ -11,10 +11,11 @@ from torch import nn
 
 from classification.config import Loss, parse_recipe
 from classification.data import ImageData
-from classification.evaluate import evaluate_split
+from classification.evaluation import evaluate_split
 from classification.readers import ResidentSplit
 from classification.task import Classification
-from knorm.training.launch import Launch, start
+from knorm.training.launch import start
+from knorm.training.settings import Launch
 
 SIZES = (1, 7, 101, 997)
 

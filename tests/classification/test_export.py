@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from classification import export, train
-from classification.evaluate import load_net
+from classification import export, exporting, train
+from classification.evaluation import load_net
 from knorm.training.mistakes import run_program
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -51,7 +51,7 @@ def test_the_file_gives_the_nets_logits_for_any_number_of_images(folder, tmp_pat
     other = net_of(folder, "last")
     torch.nn.init.ones_(other.fc.bias)
     with pytest.raises(ArithmeticError, match=r"logits differ by \d.*, more than 1e-04"):
-        export.check_onnx(other, images, out)
+        exporting.check_onnx(other, images, out)
 
 
 def test_without_a_name_the_file_is_in_the_run_folder(folder):

@@ -4,7 +4,8 @@ import shutil
 import pytest
 import torch
 
-from classification import export, hub
+from classification import export, exporting, hub
+from classification.evaluation import load_net
 from knorm.hub import HubModel
 from knorm.training.mistakes import UserMistakeError
 from tests.classification.test_export import folder, net_of  # noqa: F401  a fixture
@@ -73,7 +74,7 @@ def test_a_push_hands_over_the_card_and_its_failure_is_one_line(folder, monkeypa
 
 def test_cards_name_the_first_classes_only(folder, monkeypatch):  # noqa: F811
     monkeypatch.setattr(hub, "MOST_NAMES", 3)
-    recipe = export.load_net(folder).recipe
+    recipe = load_net(folder).recipe
     facts = {
         "classes": list("abcde"),
         "shape": [1, 8, 8],
@@ -87,9 +88,9 @@ def test_cards_name_the_first_classes_only(folder, monkeypatch):  # noqa: F811
 
 
 def test_a_swapped_net_is_shipped_as_it_is_and_its_card_says_so(folder):  # noqa: F811
-    recipe, net, state, _ = export.load_net(folder, swap="none", cpu=True)
+    recipe, net, state, _ = load_net(folder, swap="none", cpu=True)
     images = torch.rand(3, 1, 8, 8)
-    facts = export.facts_of(recipe, state, images)
+    facts = exporting.facts_of(recipe, state, images)
     assert torch.equal(hub.hub_model(recipe, net, facts)(images), net.eval()(images))
     card = hub.model_card(recipe, folder, "best", facts)
     assert "resnet8 (norm kernel, dropout_p 0.1, width 0.125), norms swapped (kind none)" in card

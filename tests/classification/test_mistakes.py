@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from classification import data, evaluate, train
+from classification import data, evaluate, runs, train
 from classification.config import parse_recipe, settings_of
 from knorm.training.mistakes import run_program
 from tests.classification.runs import QUICK, run
@@ -49,7 +49,19 @@ MISTAKES = {
     "a choice that is not there": (["--optim.name=sdg"], "did you mean 'sgd'?"),
     "half an epoch": (["--epochs=1.5"], "--epochs: expected int"),
     "no epoch": (["--epochs=0"], "epochs must lie between 1"),
-    "an argument without an option": (["mnist"], "unrecognized arguments: mnist"),
+    "an argument without an option": (["mnist"], "mnist: no option and no value of one"),
+    "an option without its dashes": (["optim.lr=1"], "options begin with two dashes"),
+    "a number for a section": (["--optim", "3"], "--optim: a section, so give its options"),
+    "a key in a section": (["--optim={lr: 1, lrr: 2}"], "optim.lrr: no such option"),
+    "threads without end": (["--launch.threads=100000"], "launch.threads must lie between 1"),
+    "a wait without end": (["--launch.timeout=1e300"], "launch.timeout must lie between 0"),
+    "a picture too large": (["--data.image_size=100000"], "data.image_size must lie between 1"),
+    "copies without end": (["--augment.repeats=1000"], "augment.repeats must lie between 1"),
+    "a crop beside the image": (["--augment.crop_padding=8"], "less than the side of the images"),
+    "a set too large": (
+        ["--data.name=synthetic", "--data.synthetic.image_size=100000"],
+        "data.synthetic would keep",
+    ),
     "an option without a value": (["--epochs"], "expected one argument"),
     "a recipe that is not there": (["--config=digit"], "did you mean 'digits'?"),
     "a file that is not there": (["--config=none.yaml"], "no such file"),
@@ -85,7 +97,7 @@ MISTAKES = {
     "milestones without steps": (["--schedule.milestones=[1]"], "belongs to schedule.name"),
     "nothing but warm-up": (["--schedule.warmup_epochs=13"], "must not be more than epochs"),
     "passes without images": (["--accumulation=33"], "needs a batch_size of 33 or more"),
-    "one class of patterns": (["--data.synthetic.classes=1"], "must be 2 or more"),
+    "one class of patterns": (["--data.synthetic.classes=1"], "classes must lie between 2"),
     "an average that never moves": (["--ema_decay=1"], "ema_decay must lie between"),
     "a milestone after the end": (
         ["--schedule.name=multistep", "--schedule.milestones=[12]"],
@@ -95,11 +107,11 @@ MISTAKES = {
     "a word for a list": (["--track=tensorboard"], "write '[tensorboard]'"),
     "the classes as an option": (["--model.options.num_classes=3"], "known from the data"),
     "capitals in a name": (["--model.name=KNResNet18"], "did you mean 'knresnet18'?"),
-    "a batch of nothing": (["--batch_size=0"], "batch_size must be positive"),
-    "a pass of nothing": (["--accumulation=0"], "accumulation must be positive"),
-    "no seed": (["--seeds=0"], "seeds must be positive"),
+    "a batch of nothing": (["--batch_size=0"], "batch_size must lie between 1"),
+    "a pass of nothing": (["--accumulation=0"], "accumulation must lie between 1"),
+    "no seed": (["--seeds=0"], "seeds must lie between 1"),
     "an average of the future": (["--ema_decay=2"], "ema_decay must lie between 0 and 0.999"),
-    "an average of no step": (["--ema_decay=0.9", "--ema_every=0"], "ema_every must be positive"),
+    "an average of no step": (["--ema_decay=0.9", "--ema_every=0"], "ema_every must lie between 1"),
     "now and then an average of nothing": (["--ema_every=2"], "ema_every needs an ema_decay"),
     "labels smoothed away": (["--loss.label_smoothing=2"], "label_smoothing must lie between"),
     "a policy that is not there": (["--augment.policy=cifar"], "did you mean 'cifar10'?"),
@@ -116,7 +128,10 @@ MISTAKES = {
     ),
     "a row that is not there": (["--config=kn-cifar100/knresnet18-b33"], "'knresnet18-b32'"),
     "a study without a row": (["--config=kn-cifar100"], "a study of 63 rows"),
-    "an optimizer timm has not": (["--optim.name=timm:lambb"], "did you mean 'timm:lamb'?"),
+    "an optimizer timm has not": (
+        ["--optim.name=timm:lambb", "--optim.nesterov=false"],
+        "did you mean 'timm:lamb'?",
+    ),
     "a setting the optimizer has not": (["--optim.name=adam"], "optim.nesterov"),
     "a rate that nothing uses": (["--schedule.gamma=0.5"], "schedule.gamma"),
     "statistics that are not there": (["--model.eval_stats=plane"], "did you mean 'plain'?"),
@@ -147,7 +162,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line_and_exit_code_2_before_any_process_group(
     arguments, message, capsys, monkeypatch
 ):
-    monkeypatch.setattr(train, "start", lambda launch: pytest.fail("a process group was opened"))
+    monkeypatch.setattr(runs, "start", lambda launch: pytest.fail("a process group was opened"))
     assert run_program(lambda: train.main(arguments)) == 2
     out, err = capsys.readouterr()
     assert out == ""

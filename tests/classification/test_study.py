@@ -25,7 +25,7 @@ def trained(monkeypatch):
             }
         ] * recipe.seeds
 
-    monkeypatch.setattr(study, "train_seeds", train_seeds)
+    monkeypatch.setattr("classification.search.train_seeds", train_seeds)
     return rates
 
 
@@ -52,7 +52,7 @@ def test_a_rate_that_diverges_or_only_guesses_does_not_end_the_search(tmp_path, 
         numbers = {"weights": "last", "metric": "top1", "value": value}
         return [{"results": [numbers | {"split": split} for split in ("val", "test")]}]
 
-    monkeypatch.setattr(study, "train_seeds", train_seeds)
+    monkeypatch.setattr("classification.search.train_seeds", train_seeds)
     assert search(tmp_path / "search")["chosen"] == 0.05
     assert "| 0.4 | the loss left all bounds |" in (tmp_path / "search" / "study.md").read_text()
 

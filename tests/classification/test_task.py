@@ -6,8 +6,7 @@ from torch import nn
 
 from classification.config import Loss, Model, parse_recipe
 from classification.data import Batch
-from classification.task import Classification, make_model, score
-from knorm.training.mistakes import UserMistakeError
+from classification.task import Classification, complete, make_model, score
 
 
 def batch_of(num_classes, count=11):
@@ -130,13 +129,15 @@ def test_a_net_of_timms_gets_classes_channels_and_the_size_of_the_images():
     arguments = ["--data.name=mnist", "--model.name=timm:vit_tiny_patch16_224"]
     arguments += ["--model.norm=null", "--model.dropout_p=null", "--model.options={depth: 1}"]
     recipe = parse_recipe(arguments)
+    complete(recipe.model, recipe.data)
     assert recipe.name == "mnist-timm-vit_tiny_patch16_224"
     assert recipe.model.options == {"depth": 1, "img_size": 28}
     net = make_model(recipe.model, num_classes=7, in_chans=1, seed=0)
     assert net(torch.randn(2, 1, 28, 28)).shape == (2, 7)
     folder = ["--data.name=imagefolder", "--data.image_size=28", "--data.eval_size=32"]
-    with pytest.raises(UserMistakeError, match=r"images of one size, but data\.eval_size is 32"):
-        parse_recipe([*arguments, *folder])
+    recipe = parse_recipe([*arguments, *folder])
+    with pytest.raises(ValueError, match=r"images of one size, but data\.eval_size is 32"):
+        complete(recipe.model, recipe.data)
 
 
 def test_norm_and_options_of_a_net_of_timms_come_from_the_recipe(monkeypatch):

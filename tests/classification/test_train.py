@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from classification import evaluate, train
 from classification.config import load_recipe
+from classification.task import Classification
 from knorm.training.mistakes import DivergedError, run_program
 from tests.classification.runs import QUICK, ROOT, evaluated, run, value
 
@@ -123,13 +124,13 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(folder, resul
 
 
 def test_the_test_split_has_no_say_in_what_is_best(folder, result, tmp_path, monkeypatch):
-    summary = train.Classification.summary
+    summary = Classification.summary
 
     def spoiled(task, values, labels):
         numbers = summary(task, values, labels)
         return numbers | {"top1": 0.0, "loss": 99.0} if len(labels) == 300 else numbers
 
-    monkeypatch.setattr(train.Classification, "summary", spoiled)
+    monkeypatch.setattr(Classification, "summary", spoiled)
     blind = run(tmp_path / "blind", "--epochs=2")
     assert blind["best_epoch"] == result["best_epoch"]
     assert value(blind, "val", "best", "loss") == value(result, "val", "best", "loss")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import knorm
 from classification import train
 from classification.config import load_recipe
-from classification.evaluate import load_net
+from classification.evaluation import load_net
 from classification.task import make_model
 from classification.weights import first_weights
 from knorm.training.mistakes import run_program

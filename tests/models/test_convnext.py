@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from knorm.checkpoints import convert_torchvision_convnext_state_dict
+from knorm.choices import NORM_KINDS
 from knorm.kernel import KernelNorm2d, KNConv2d
 from knorm.models import create_model
 from knorm.models.convnext import ConvNeXt, ConvNeXtRow, LayerNorm2d, StochasticDepth
-from knorm.norms import NORM_KINDS
 
 # 1000 classes: torchvision's nets; the authors' KNConvNeXts, counted from their code.
 COUNTS = {

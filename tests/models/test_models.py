@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from knorm.choices import NORM_KINDS
 from knorm.models import create_model, list_models
-from knorm.norms import NORM_KINDS
 
 # A small case of each family: model, options, image size.
 SMALL = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from knorm.norms import NORM_KINDS
+from knorm.choices import NORM_KINDS
 from knorm.swap import swap_norm
 from knorm.swap.forms import FORMS, find_norms
 from knorm.swap.norms import default_groups, scale_and_shift

@@ -11,9 +11,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.optim import AdamW
 
 from knorm.training import checkpoint
+from knorm.training.folder import LAST
 from knorm.training.loop import Trainer, Window, gradient_step, train_epoch
 from knorm.training.progress import Progress
-from knorm.training.run import LAST, Run
+from knorm.training.run import Run
 from knorm.training.sharding import is_sharded
 from knorm.training.state import weights_of
 

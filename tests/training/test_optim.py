@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from knorm.training.optim import OPTIMIZERS, Optim, make_optimizer, set_rate
+from knorm.training.optim import check_optimizer, make_optimizer, set_rate
+from knorm.training.settings import OPTIMIZERS, Optim
 
 
 @pytest.fixture
@@ -69,13 +70,13 @@ def test_an_optimizer_of_timm_keeps_its_own_defaults_unless_told():
 )
 def test_what_timm_has_not_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        Optim(lr=1, **settings)
+        check_optimizer(Optim(lr=1, **settings))
 
 
 def test_without_timm_its_optimizers_name_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm.optim", None)
     with pytest.raises(ValueError, match=r'pip install "knorm\[timm\]"'):
-        Optim(lr=1, name="timm:lamb")
+        check_optimizer(Optim(lr=1, name="timm:lamb"))
 
 
 def test_vectors_may_be_kept_from_decaying():
@@ -121,4 +122,4 @@ def test_a_rate_reaches_every_group():
 )
 def test_settings_that_make_no_sense_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
-        Optim(**settings)
+        check_optimizer(Optim(**settings))

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from knorm.training.folder import with_resumed_config
 from knorm.training.mistakes import UserMistakeError
-from knorm.training.resume import changed_surroundings, find_place, with_resumed_config
+from knorm.training.resume import changed_surroundings, find_place
 
 SETTINGS = "optim: {lr: 0.1}\ndata: {root: here}\nseed: 0\n"
 

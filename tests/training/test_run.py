@@ -13,7 +13,8 @@ from knorm.training import checkpoint
 from knorm.training.interrupt import Interrupted
 from knorm.training.loop import Trainer
 from knorm.training.mistakes import UserMistakeError
-from knorm.training.run import Keep, Run, command_line, make_folder, open_folder, to_json
+from knorm.training.run import Run, command_line, make_folder, open_folder, to_json
+from knorm.training.settings import Keep
 
 
 def trainer_at(epoch):

@@ -7,8 +7,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from knorm.training import checkpoint
 from knorm.training.loop import SoFar, Trainer, Window, gradient_step, train_epoch
-from knorm.training.optim import Optim
 from knorm.training.progress import Progress
+from knorm.training.settings import Optim
 from knorm.training.state import (
     capture,
     check_resumable,

@@ -5,8 +5,9 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from classification import train
-from knorm.training import track
-from knorm.training.track import TRACKERS, check_trackers, plain, start_tracking
+from knorm.training import settings
+from knorm.training.settings import TRACKERS, check_trackers
+from knorm.training.track import plain, start_tracking, track
 
 
 def test_every_tracker_is_one_of_accelerates():
@@ -22,7 +23,7 @@ def test_every_tracker_is_one_of_accelerates():
     ],
 )
 def test_a_tracker_that_cannot_be_used_is_refused(monkeypatch, name, message):
-    monkeypatch.setattr(track, "find_spec", lambda module: None)
+    monkeypatch.setattr(settings, "find_spec", lambda module: None)
     with pytest.raises(ValueError, match=message):
         check_trackers([name])
 
@@ -37,7 +38,7 @@ def test_without_trackers_nothing_is_opened(tmp_path):
     accelerator = Accelerator(cpu=True)
     start_tracking(accelerator, [], tmp_path, {"name": "p"})
     assert accelerator.trackers == []
-    track.track(accelerator, {"step": 1, "train.loss": 0.5})
+    track(accelerator, {"step": 1, "train.loss": 0.5})
 
 
 def test_tensorboard_gets_every_number_of_every_epoch(tmp_path):
