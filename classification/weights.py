@@ -35,12 +35,12 @@ class Weights:
         """Give them to a net made like the run's.
 
         Raises:
-            ValueError: it is another net.
+            UserMistakeError: it is another net.
         """
         try:
             net.load_state_dict(self.saved.evaluated)
         except RuntimeError as error:
-            raise ValueError(f"{self.run_dir} holds the weights of another net") from error
+            raise UserMistakeError(f"{self.run_dir} holds the weights of another net") from error
 
     def facts(self) -> dict[str, Any]:
         """Where they are from, as source.json of a run that begins with them tells it."""
