@@ -21,8 +21,9 @@ from classification.data import (
     training_windows,
 )
 from classification.evaluation import evaluate_split
-from classification.outcome import plan, result_of, test_numbers, write_outcome
+from classification.outcome import plan, result_of, test_numbers, write_beginning, write_outcome
 from classification.task import Classification, check_images, complete, make_model, score
+from classification.weights import Weights, first_weights
 from knorm.training.cost import peak_memory
 from knorm.training.environment import describe_environment
 from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, read_result
@@ -91,11 +92,14 @@ def train(
         return read_result(place.folder)
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
-    trainer = make_trainer(recipe, data, accelerator)
+    weights = None if place.saved else first_weights(recipe)
+    trainer = make_trainer(recipe, data, accelerator, weights)
     with open_run_folder(recipe, place, accelerator, command) as folder:
         run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
         if place.saved:
             run.resume(trainer)
+        else:
+            write_beginning(recipe, run, weights)
         start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
         fit(recipe, trainer, run, data, task)
         tested, matrix = test_numbers(recipe, trainer, run, data, task)
@@ -113,8 +117,9 @@ def prepare(recipe: Recipe) -> Place:
         check_optimizer(recipe.optim)
         check_resumable(recipe.optim)
         complete(recipe.model, recipe.data)
-    if recipe.model.norm == "sync_batch" and world_size() > 1 and stays_on_cpu(recipe.launch):
-        raise UserMistakeError("model.norm sync_batch shares statistics between GPUs only")
+    norms = (recipe.model.norm, recipe.model.swap)
+    if "sync_batch" in norms and world_size() > 1 and stays_on_cpu(recipe.launch):
+        raise UserMistakeError("norms of kind sync_batch share statistics between GPUs only")
     with mistakes_of_the_user(), torch.device("meta"):
         make_model(
             recipe.model,
@@ -122,7 +127,10 @@ def prepare(recipe: Recipe) -> Place:
             in_chans=recipe.data.facts.in_chans,
             seed=recipe.seed,
         )
-    return find_place(recipe.resume, recipe.run_dir, parent_of(recipe), settings_of(recipe))
+    place = find_place(recipe.resume, recipe.run_dir, parent_of(recipe), settings_of(recipe))
+    if not place.saved:
+        first_weights(recipe)
+    return place
 
 
 def check_passes(recipe: Recipe) -> None:
@@ -140,7 +148,9 @@ def parent_of(recipe: Recipe) -> Path:
     return Path("runs", recipe.name or "")
 
 
-def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> Trainer:
+def make_trainer(
+    recipe: Recipe, data: ImageData, accelerator: Accelerator, weights: Weights | None = None
+) -> Trainer:
     """Net and optimizer on the device, and the rate of every step."""
     with mistakes_of_the_user():
         per_epoch = make_sampling(recipe, data).steps
@@ -149,6 +159,7 @@ def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> T
         num_classes=len(data.classes),
         in_chans=recipe.data.facts.in_chans,
         seed=recipe.seed,
+        weights=weights,
     )
     net = net.to(accelerator.device).to(memory_format=data.memory_format)
     ema = None
