@@ -24,7 +24,7 @@ from knorm.training.tables import markdown
 Row = Mapping[str, str]
 
 FIRST = ["--config=cifar10-tree-norms", "--model.norm=batch", "--epochs=10"]
-THEN = ["--epochs=1", "--optim.lr=0.01", "--schedule.warmup_epochs=0"]
+THEN = ["--epochs=1", "--optim.lr=0.01", "--optim.clip_norm=1", "--schedule.warmup_epochs=0"]
 CASES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "batch, as it was": (None, {}),
     "none, folded": ("none", {"fold": True}),
