@@ -18,6 +18,18 @@ from knorm.training.mistakes import UserMistakeError
 
 MUST_AGREE = ("name", "norm", "stem", "activation", "options")
 SWAPPING = ("swap", "swap_options")
+NEEDED = {  # of a checkpoint's state, in order to build the net and to tell of it
+    "epoch": int,
+    "step": int,
+    "seed": int,
+    "model": {"eval_stats": str | None},
+    "num_classes": int,
+    "in_chans": int,
+    "classes": list,
+    "mean": [float | int],
+    "std": [float | int],
+    "fingerprints": {"test": str},
+}
 
 
 @dataclass(frozen=True)
@@ -37,10 +49,8 @@ class Weights:
         Raises:
             UserMistakeError: it is another net.
         """
-        try:
-            net.load_state_dict(self.saved.evaluated)
-        except RuntimeError as error:
-            raise UserMistakeError(f"{self.run_dir} holds the weights of another net") from error
+        checkpoint.check_fits(self.run_dir / self.which, self.saved.evaluated, net)
+        net.load_state_dict(self.saved.evaluated)
 
     def facts(self) -> dict[str, Any]:
         """Where they are from, as source.json of a run that begins with them tells it."""
@@ -64,11 +74,7 @@ def read_weights(run_dir: Path, which: str | None = None) -> Weights:
     if inside:
         raise ValueError(f"{run_dir} holds several runs, give one of {', '.join(inside)}")
     which = which or (BEST if checkpoint.exists(run_dir / BEST) else LAST)
-    saved = checkpoint.load(run_dir / which)
-    needed = ("mean", "std", "num_classes", "in_chans", "fingerprints")
-    missing = [name for name in needed if name not in saved.state]
-    if missing:
-        raise ValueError(f"{run_dir / which} does not say {missing[0]}")
+    saved = checkpoint.load(run_dir / which, shape=NEEDED)
     return Weights(run_dir, which, recipe, saved)
 
 
