@@ -36,6 +36,16 @@ class Contribution(Protocol):
         """(*shape): the sum over the records, each times its weight (N,)"""
         ...
 
+    def drop(self, records: Tensor) -> None:
+        """Make zeros of the records where this (N,) is true."""
+        ...
+
+
+def without(values: Tensor, records: Tensor) -> Tensor:
+    """(M, ...) with zeros for the records where this (N,) is true."""
+    each = records.repeat_interleave(values.shape[0] // len(records))
+    return values.masked_fill(each.view(-1, *[1] * (values.dim() - 1)), 0)
+
 
 def wide(x: Tensor) -> Tensor:
     """At least float32: sums over records are not taken in 16 bits."""
@@ -63,7 +73,11 @@ class Samples:
         )
 
     def weighted(self, weights: Tensor) -> Tensor:
-        return torch.tensordot(weights.to(self.samples().dtype), self.samples(), 1)
+        grads = self.samples()
+        return torch.tensordot(weights.to(grads.dtype), grads, 1)
+
+    def drop(self, records: Tensor) -> None:
+        self.grads = without(self.grads, records)
 
 
 @dataclass
@@ -87,6 +101,9 @@ class LinearWeight:
     def weighted(self, weights: Tensor) -> Tensor:
         grad = wide(self.grad) * weights[:, None, None]
         return grad.flatten(0, 1).mT @ wide(self.x).flatten(0, 1)
+
+    def drop(self, records: Tensor) -> None:
+        self.x, self.grad = without(self.x, records), without(self.grad, records)
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
@@ -181,3 +198,7 @@ class ConvWeight:
         if self.shift is None:
             return found
         return found + torch.tensordot(weights, self._shifted(), 1)
+
+    def drop(self, records: Tensor) -> None:
+        self.x, self.grad = without(self.x, records), without(self.grad, records)
+        self.shift = None if self.shift is None else without(self.shift, records)

@@ -1,0 +1,126 @@
+"""Settings of a private run: those of a classification run, and the budget."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+from classification.config import Recipe
+from knorm.training.config import parse
+from knorm.training.folder import with_resumed_config
+from knorm.training.mistakes import check_positive, check_range
+
+RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "digits"
+MOST_VIEWS, MOST_NOISE = 256, 10**6
+
+AccountantName = Literal["pld", "prv", "rdp"]
+ClippingName = Literal["flat", "per_layer", "automatic"]
+
+
+@dataclass(kw_only=True)
+class Privacy:
+    """The guarantee, for adding or removing one training image, and how it is kept."""
+
+    epsilon: float | None = None
+    """budget: noise is calibrated to it, or, where noise is given, the run stops before it"""
+    delta: float
+    """probability with which the guarantee may fail; well below one over the training images"""
+    noise_multiplier: float | None = None
+    """deviation of the noise over max_norm; null: the least that keeps to epsilon"""
+    steps: int | None = None
+    """steps in all, where epochs end too late; null: as many as the epochs have"""
+    max_norm: float = 1.0
+    """norm C to which every image's gradient is clipped"""
+    clipping: ClippingName = "flat"
+    """flat, per_layer (each with its part of max_norm) or automatic (all to about max_norm)"""
+    views: int = 1
+    """augmented copies of an image whose mean gradient is clipped as one (augmentation
+    multiplicity, arXiv:2204.13650)"""
+    physical_batch: int = 256
+    """images whose gradients are computed at once; memory only, no number depends on it"""
+    ghost: bool = True
+    """norms without gradients for the layers where that is cheaper (mixed ghost clipping)"""
+    accountant: AccountantName = "pld"
+    """whose epsilon is claimed; all of them are reported"""
+    train_metrics: bool = True
+    """log loss and accuracy on the training images, which the guarantee does not cover"""
+    checks: bool = True
+    """prove on a few made-up images that gradients are the images' own, before training"""
+
+    def __post_init__(self) -> None:
+        if self.epsilon is None and self.noise_multiplier is None:
+            raise ValueError("give privacy.epsilon, privacy.noise_multiplier or both")
+        if self.epsilon is not None:
+            check_positive("privacy.epsilon", self.epsilon)
+        if not 0 < self.delta < 1:
+            raise ValueError(f"privacy.delta must lie in (0, 1), got {self.delta}")
+        if self.noise_multiplier is not None:
+            check_range("privacy.noise_multiplier", self.noise_multiplier, 0, MOST_NOISE)
+            if self.epsilon is not None and self.noise_multiplier == 0:
+                raise ValueError("privacy.noise_multiplier 0 keeps to no privacy.epsilon")
+        if self.steps is not None:
+            check_positive("privacy.steps", self.steps)
+        if not 0 < self.max_norm <= math.inf:
+            raise ValueError(f"privacy.max_norm must be positive, got {self.max_norm}")
+        if self.max_norm == math.inf and self.noise_multiplier != 0:
+            raise ValueError("privacy.max_norm inf bounds nothing, so no noise can hide it")
+        check_range("privacy.views", self.views, 1, MOST_VIEWS)
+        check_positive("privacy.physical_batch", self.physical_batch)
+
+
+@dataclass(kw_only=True)
+class PrivateRecipe(Recipe):
+    """A private run."""
+
+    privacy: Privacy = field(default_factory=lambda: Privacy(delta=1e-5, epsilon=3.0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_records()
+        if self.launch.mixed_precision == "fp16":
+            raise ValueError(
+                "launch.mixed_precision fp16 scales losses, so that max_norm means something "
+                "else; use bf16"
+            )
+
+    def _check_records(self) -> None:
+        """No option makes one image's gradient depend on another image."""
+        for name in ("mixup", "cutmix"):
+            if getattr(self.augment, name):
+                raise ValueError(f"augment.{name} mixes images, which no guarantee covers; set 0")
+        for name, value, instead in (
+            ("augment.repeats", self.augment.repeats, "privacy.views"),
+            ("accumulation", self.accumulation, "privacy.physical_batch"),
+        ):
+            if value != 1:
+                raise ValueError(f"{name} has another meaning in private runs; use {instead}")
+        if self.optim.clip_norm is not None:
+            raise ValueError("optim.clip_norm clips the sum; privacy.max_norm clips every image")
+        if self.data.scaling == "standard":
+            raise ValueError(
+                "data.scaling standard tells mean and deviation of the training images, which no "
+                "guarantee covers; use scale, or fixed with public numbers"
+            )
+
+    def sampling_rate(self, num_images: int) -> Fraction:
+        """Probability with which an image is in a step: batch_size / num_images, exactly."""
+        if self.batch_size > num_images:
+            raise ValueError(
+                f"batch_size {self.batch_size} is more than the {num_images} training images"
+            )
+        return Fraction(self.batch_size, num_images)
+
+
+def parse_recipe(argv: Sequence[str], about: str | None = None) -> PrivateRecipe:
+    """The recipe that the command line asks for; `about` introduces --help."""
+    return parse(
+        PrivateRecipe,
+        with_resumed_config(argv),
+        prog="python -m privacy.train",
+        about=about,
+        recipes=RECIPES,
+        default=DEFAULT_RECIPE,
+    )
