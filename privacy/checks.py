@@ -110,6 +110,7 @@ def gradients(
 
 def with_last_of(one: Any, other: Any, records: int) -> Any:
     """The batch `one` with the last record of `other`."""
+
     def exchanged(a: Any, b: Any) -> Any:
         if not isinstance(a, Tensor):
             return a

@@ -11,6 +11,7 @@ of their number (views of one record, windows of one image). The probes of `priv
 nets for which that is not so.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,7 +119,9 @@ def by_records(tape: Tape, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         args, kwargs = tree_unflatten([own.get(i, leaf) for i, leaf in enumerate(leaves)], spec)
         return func(*args, **kwargs)
 
-    result = torch.vmap(one, randomness="different")(list(mapped.values()))
+    with warnings.catch_warnings():  # a function that is slow so is right all the same
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        result = torch.vmap(one, randomness="different")(list(mapped.values()))
     if all(isinstance(leaves[place], PerRecord) for place in mapped):
         return tree_map(lambda copies: PerRecord.of(copies, tape), result)
     return tree_map(lambda value: value.flatten(0, 1), result)
@@ -198,17 +201,15 @@ class Recorder(nn.Module):
         for name, copies in tape.copies.items():
             if copies.grad is not None:
                 parts[name].append(Samples(copies.grad))
-        shapes = {name: copies.shape for name, copies in tape.copies.items()}
-        return {name: together(parts[name], shapes[name], tape) for name in parts}
+        return {name: together(parts[name], copies) for name, copies in tape.copies.items()}
 
 
-def together(parts: list[Contribution], shape: torch.Size, tape: Tape) -> Contribution:
-    """One contribution of several: a parameter that is used twice has the sum."""
+def together(parts: list[Contribution], copies: Tensor) -> Contribution:
+    """One contribution of several: a parameter that is used twice has their sum."""
     if len(parts) == 1:
         return parts[0]
     if not parts:  # it had no part in the loss
-        device = next(iter(tape.copies.values())).device
-        return Samples(torch.zeros(1, device=device).expand(shape))
+        return Samples(copies.new_zeros(()).expand(copies.shape))
     return Samples(torch.stack([part.samples() for part in parts]).sum(0))
 
 

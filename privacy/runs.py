@@ -1,18 +1,15 @@
 """Private runs: what happens from a recipe to a run folder with its ledger and its card."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from classification.data import Batch, ImageData, load_data, training_windows
-from classification.outcome import plan, result_of, test_numbers, write_outcome
+from classification.outcome import result_of, test_numbers, write_outcome
 from classification.runs import (
     facts_of,
     fit,
@@ -25,7 +22,7 @@ from classification.runs import (
 from classification.task import Classification, check_images
 from knorm.training.launch import start
 from knorm.training.loop import Trainer, Window
-from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user
+from knorm.training.mistakes import mistakes_of_the_user
 from knorm.training.optim import make_optimizer
 from knorm.training.resume import Place
 from knorm.training.run import Run, command_line
@@ -70,7 +67,9 @@ class PrivateCut:
         size = max(1, self.physical_batch // self.views)
         copies = torch.arange(self.views) * self.sampling.num_samples
         mine = chunks(records, size)[rank::num_ranks]
-        shares = [Share((part[:, None] + copies).flatten(), part.numel() * self.views) for part in mine]
+        shares = [
+            Share((part[:, None] + copies).flatten(), part.numel() * self.views) for part in mine
+        ]
         yield shares, len(records)
 
 
