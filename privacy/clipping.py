@@ -22,11 +22,7 @@ Weigh = Callable[[Tensor, float], Tensor]
 
 def cut(norms: Tensor, bound: float) -> Tensor:
     """Weights that leave small gradients alone and cut large ones down to `bound`."""
-    return (
-        (bound / norms.clamp(min=bound)).to(norms.dtype)
-        if math.isfinite(bound)
-        else (torch.ones_like(norms))
-    )
+    return bound / norms.clamp(min=bound)
 
 
 def rescaled(norms: Tensor, bound: float) -> Tensor:

@@ -1,6 +1,5 @@
 """Settings of a private run: those of a classification run, and the budget."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -63,10 +62,7 @@ class Privacy:
                 raise ValueError("privacy.noise_multiplier 0 keeps to no privacy.epsilon")
         if self.steps is not None:
             check_positive("privacy.steps", self.steps)
-        if not 0 < self.max_norm <= math.inf:
-            raise ValueError(f"privacy.max_norm must be positive, got {self.max_norm}")
-        if self.max_norm == math.inf and self.noise_multiplier != 0:
-            raise ValueError("privacy.max_norm inf bounds nothing, so no noise can hide it")
+        check_positive("privacy.max_norm", self.max_norm)
         check_range("privacy.views", self.views, 1, MOST_VIEWS)
         check_positive("privacy.physical_batch", self.physical_batch)
 

@@ -67,10 +67,8 @@ class PrivateCut:
         size = max(1, self.physical_batch // self.views)
         copies = torch.arange(self.views) * self.sampling.num_samples
         mine = chunks(records, size)[rank::num_ranks]
-        shares = [
-            Share((part[:, None] + copies).flatten(), part.numel() * self.views) for part in mine
-        ]
-        yield shares, len(records)
+        numbers = [(part[:, None] + copies).flatten() for part in mine]
+        yield [Share(views, len(views)) for views in numbers], len(records)
 
 
 def carry_out(recipe: PrivateRecipe, argv: Sequence[str]) -> None:

@@ -126,12 +126,13 @@ NETS = {  # name -> what makes the net, and the shape of a sample
     "standardised weights": (lambda: conv(StandardConv(2, 4, 3), 4), IMAGE),
     "weight norm": (lambda: conv(weight_norm(nn.Conv2d(2, 4, 3)), 4), IMAGE),
     "group norm": (
-        lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(True), Flat(4)), IMAGE),
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(True), Flat(4)),
+        IMAGE),
     "instance norm": (
         lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.Tanh(),
                               nn.Conv2d(4, 4, 2), nn.PReLU(4), Flat(4)), IMAGE),
-    "frozen batch norm": (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4).eval(), Flat(4)),
-                          IMAGE),
+    "frozen batch norm": (
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4).eval(), Flat(4)), IMAGE),
     "embedding": (lambda: nn.Sequential(Flat(2), nn.Linear(CLASSES, CLASSES)), (2, 5)),
     "tokens": (Tokens, IMAGE),
     "windows": (Windows, IMAGE),

@@ -34,7 +34,10 @@ def one_by_one(net, x, labels, views=1):
         )
         for value in values
     ]
-    return {name: torch.stack(grads) for name, grads in zip(parameters, zip(*rows), strict=True)}
+    return {
+        name: torch.stack(grads)
+        for name, grads in zip(parameters, zip(*rows, strict=True), strict=True)
+    }
 
 
 def found(net, x, labels, way="rules", views=1):
