@@ -28,7 +28,6 @@ from knorm.training.resume import Place
 from knorm.training.run import Run, command_line
 from knorm.training.sampling import Share
 from knorm.training.track import start_tracking
-from privacy.budget import Budget, budget_of
 from privacy.card import write_card
 from privacy.checks import prove
 from privacy.config import PrivateRecipe
@@ -37,6 +36,7 @@ from privacy.ledger import Ledger, Mechanism
 from privacy.sampler import PoissonSampling, chunks
 from privacy.secret import FILE as KEY
 from privacy.secret import Secret, of_run
+from privacy.spending import Budget, budget_of
 from privacy.step import Mechanics, private_step
 
 Result = dict[str, Any]
