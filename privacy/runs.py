@@ -97,38 +97,42 @@ def train(
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     trainer = make_trainer(recipe, budget, data, accelerator)
+    proof = None
     if recipe.privacy.checks:
         proof = prove(trainer.net, task.loss, partial(made_up, recipe, data), recipe.privacy)
-    else:
-        proof = None
-    folder = open_run_folder(recipe, place, accelerator, command)
-    run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
-    if place.saved:
-        run.resume(trainer)
-    secret, ledger = keys_of(recipe, budget, run, trainer)
-    start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
-    mechanics = Mechanics(
-        privacy=recipe.privacy,
-        noise_multiplier=budget.noise_multiplier,
-        expected_batch=recipe.batch_size,
-        secret=secret,
-        ledger=ledger,
-    )
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+        if place.saved:
+            run.resume(trainer)
+        secret, ledger = keys_of(recipe, budget, run, trainer)
+        start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
+        mechanics = Mechanics(
+            privacy=recipe.privacy,
+            noise_multiplier=budget.noise_multiplier,
+            expected_batch=recipe.batch_size,
+            secret=secret,
+            ledger=ledger,
+        )
+        step = private_step(trainer, task.loss, mechanics)
+        windows = partial(private_windows, trainer, data, recipe, cut_of(recipe, budget, secret))
+        fit(recipe, trainer, run, data, task, windows, step)
+        tested, matrix = test_numbers(recipe, trainer, run, data, task)
+        result = result_of(recipe, trainer, run, data, tested)
+        write_outcome(run, result, matrix)
+        if ledger is not None:
+            write_card(run, recipe, budget, ledger, proof)
+    return result
+
+
+def cut_of(recipe: PrivateRecipe, budget: Budget, secret: Secret) -> PrivateCut:
+    """Which images make up which step."""
     sampling = PoissonSampling(
         num_samples=budget.num_samples,
         sampling_rate=budget.sampling_rate,
         steps=budget.steps,
         secret=secret,
     )
-    cut = PrivateCut(sampling, recipe.privacy.views, recipe.privacy.physical_batch, recipe.seed)
-    windows = partial(private_windows, trainer, data, recipe, cut)
-    fit(recipe, trainer, run, data, task, windows, private_step(trainer, task.loss, mechanics))
-    tested, matrix = test_numbers(recipe, trainer, run, data, task)
-    result = result_of(recipe, trainer, run, data, tested)
-    write_outcome(run, result, matrix)
-    if ledger is not None:
-        write_card(run, recipe, budget, ledger, proof)
-    return result
+    return PrivateCut(sampling, recipe.privacy.views, recipe.privacy.physical_batch, recipe.seed)
 
 
 def make_trainer(
