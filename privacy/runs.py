@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from classification.data import Batch, ImageData, load_data, training_windows
-from classification.outcome import result_of, test_numbers, write_outcome
+from classification.outcome import result_of, test_numbers, write_beginning, write_outcome
 from classification.runs import (
     facts_of,
     fit,
@@ -20,6 +20,7 @@ from classification.runs import (
     rate_of,
 )
 from classification.task import Classification, check_images
+from classification.weights import Weights, first_weights
 from knorm.training.launch import start
 from knorm.training.loop import Trainer, Window
 from knorm.training.mistakes import mistakes_of_the_user
@@ -96,7 +97,8 @@ def train(
         return None
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
-    trainer = make_trainer(recipe, budget, data, accelerator)
+    weights = None if place.saved else first_weights(recipe)
+    trainer = make_trainer(recipe, budget, data, accelerator, weights)
     proof = None
     if recipe.privacy.checks:
         proof = prove(trainer.net, task.loss, partial(made_up, recipe, data), recipe.privacy)
@@ -104,6 +106,8 @@ def train(
         run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
         if place.saved:
             run.resume(trainer)
+        else:
+            write_beginning(recipe, run, weights)
         secret, ledger = keys_of(recipe, budget, run, trainer)
         start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
         mechanics = Mechanics(
@@ -136,10 +140,14 @@ def cut_of(recipe: PrivateRecipe, budget: Budget, secret: Secret) -> PrivateCut:
 
 
 def make_trainer(
-    recipe: PrivateRecipe, budget: Budget, data: ImageData, accelerator: Accelerator
+    recipe: PrivateRecipe,
+    budget: Budget,
+    data: ImageData,
+    accelerator: Accelerator,
+    weights: Weights | None,
 ) -> Trainer:
     """Net and plain optimizer; Accelerate wraps neither, for it would step rank by rank."""
-    net = make_net(recipe, data)
+    net = make_net(recipe, data, weights)
     return Trainer(
         accelerator=accelerator,
         model=net,
