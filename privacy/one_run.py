@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit, log_ndtr, ndtr, ndtri
 from scipy.stats import binom
 
@@ -113,16 +112,11 @@ def is_refuted_gaussian(guesses: Guesses, mu: float, significance: float) -> boo
 def epsilon_of_gaussian(mu: float, delta: float) -> float:
     """Epsilon at delta of a Gaussian mechanism: Balle and Wang, ICML 2018, theorem 8."""
 
-    def excess(epsilon: float) -> float:
+    def is_above(epsilon: float) -> bool:
         first, second = mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu
-        return float(ndtr(first)) - math.exp(epsilon + float(log_ndtr(second))) - delta
+        return float(ndtr(first)) - math.exp(epsilon + float(log_ndtr(second))) > delta
 
-    if mu == 0 or excess(0.0) <= 0:
-        return 0.0
-    highest = 1.0
-    while excess(highest) > 0:
-        highest *= 2
-    return float(brentq(excess, 0.0, highest, xtol=PRECISION))
+    return largest(is_above) if mu > 0 else 0.0
 
 
 def largest(holds: Callable[[float], bool]) -> float:
