@@ -1,6 +1,5 @@
 """Settings of a classification run; recipes/*.yaml fill them in, digits.yaml when none is named."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from classification.augment_config import Augment
 from classification.data_config import Data
 from knorm.choices import TIMM, NormKind, Stats, check_name, model_names
 from knorm.training.config import parse, to_yaml
-from knorm.training.folder import with_resumed_config
+from knorm.training.folder import CONFIG, checked, with_resumed_config
 from knorm.training.mistakes import check_range
 from knorm.training.schedule import Schedule
 from knorm.training.settings import Keep, Launch, Optim, check_trackers
@@ -166,7 +165,4 @@ def settings_of(recipe: Recipe) -> str:
 
 def load_recipe(run_dir: Path) -> Recipe:
     """The recipe that a run has written into its folder."""
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{run_dir} is no run folder: it holds no config.yaml")
-    return parse_recipe([f"--config={os.fspath(path)}"])
+    return parse_recipe([f"--config={checked(run_dir) / CONFIG}"])

@@ -23,6 +23,19 @@ from knorm.training.mistakes import (
     mistakes_of_the_user,
 )
 
+NEEDED = {  # of a checkpoint's state, in order to build the net and to tell of it
+    "epoch": int,
+    "step": int,
+    "seed": int,
+    "model": {"eval_stats": str | None},
+    "num_classes": int,
+    "in_chans": int,
+    "classes": list,
+    "mean": [float | int],
+    "std": [float | int],
+    "fingerprints": {"test": str},
+}
+
 
 def carry_out(options: Namespace) -> None:
     """The plan of an evaluation."""
@@ -89,12 +102,8 @@ def load_net(
     inside = sorted(path.parent.name for path in run_dir.glob("*/config.yaml"))
     if inside:
         raise ValueError(f"{run_dir} holds several runs, give one of {', '.join(inside)}")
-    saved = checkpoint.load(run_dir / weights)
+    saved = checkpoint.load(run_dir / weights, shape=NEEDED)
     state = saved.state
-    needed = ("mean", "std", "num_classes", "in_chans", "fingerprints")
-    missing = [name for name in needed if name not in state]
-    if missing:
-        raise ValueError(f"{run_dir / weights} does not say {missing[0]}")
     if eval_stats is not None:
         recipe.model = replace(recipe.model, eval_stats=eval_stats)
     recipe.seed = recipe.seed if seed is None else seed
@@ -106,10 +115,8 @@ def load_net(
         in_chans=state["in_chans"],
         seed=recipe.seed,
     )
-    try:
-        net.load_state_dict(saved.evaluated)
-    except RuntimeError as error:
-        raise ValueError(f"{run_dir} holds the weights of another net") from error
+    checkpoint.check_fits(run_dir / weights, saved.evaluated, net)
+    net.load_state_dict(saved.evaluated)
     return Loaded(recipe, net, state, weights)
 
 

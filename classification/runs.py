@@ -1,8 +1,8 @@
 """Training runs: what happens from a recipe to a run folder."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
@@ -26,8 +26,9 @@ from classification.data import (
 from classification.evaluation import evaluate_split
 from classification.outcome import plan, result_of, test_numbers, write_outcome
 from classification.task import Classification, check_images, complete, make_model, score
+from knorm.training.cost import peak_memory
 from knorm.training.environment import describe_environment
-from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, RESULT
+from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, read_result
 from knorm.training.interrupt import stop_on_signal
 from knorm.training.launch import check_launch, compiled, start, stays_on_cpu, world_size
 from knorm.training.loop import Step, Trainer, Window, gradient_step, train_epoch
@@ -70,16 +71,16 @@ def train_seeds(
     """The run, or one for every seed, in folders of a common one with the mean in it."""
     if recipe.seeds == 1:
         return [train(recipe, place, data, accelerator, command)]
-    folder = open_run_folder(recipe, place, accelerator, command)
     results = []
-    for seed in range(recipe.seed, recipe.seed + recipe.seeds):
-        one = replace(recipe, seed=seed, seeds=1, run_dir=str(folder / f"seed-{seed}"))
-        inner = find_place(AUTO, one.run_dir, folder, settings_of(one))
-        results.append(train(one, inner, data, accelerator, command))
-        accelerator.free_memory()
-    if accelerator.is_main_process:
-        text = write_seeds(folder, results)
-        print(f"{text}\n{folder}", flush=True)
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        for seed in range(recipe.seed, recipe.seed + recipe.seeds):
+            one = replace(recipe, seed=seed, seeds=1, run_dir=str(folder / f"seed-{seed}"))
+            inner = find_place(AUTO, one.run_dir, folder, settings_of(one))
+            results.append(train(one, inner, data, accelerator, command))
+            accelerator.free_memory()
+        if accelerator.is_main_process:
+            text = write_seeds(folder, results)
+            print(f"{text}\n{folder}", flush=True)
     return results
 
 
@@ -90,21 +91,22 @@ def train(
     if place.finished and place.folder is not None:
         if accelerator.is_main_process:
             print(f"{place.folder} is finished already", flush=True)
-        return json.loads((place.folder / RESULT).read_text(encoding="utf-8"))
+        return read_result(place.folder)
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     trainer = make_trainer(recipe, data, accelerator)
-    run = open_run(recipe, place, data, accelerator, command)
-    if place.saved:
-        run.resume(trainer)
-    start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
     sampling = make_sampling(recipe, data)
     windows = partial(training_windows, data, recipe.augment, sampling)
     step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
-    fit(recipe, trainer, run, data, task, windows, step)
-    tested, matrix = test_numbers(recipe, trainer, run, data, task)
-    result = result_of(recipe, trainer, run, data, tested)
-    write_outcome(run, result, matrix)
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+        if place.saved:
+            run.resume(trainer)
+        start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
+        fit(recipe, trainer, run, data, task, windows, step)
+        tested, matrix = test_numbers(recipe, trainer, run, data, task)
+        result = result_of(recipe, trainer, run, data, tested)
+        write_outcome(run, result, matrix)
     return result
 
 
@@ -210,18 +212,6 @@ def make_sampling(recipe: Recipe, data: ImageData) -> Sampling:
     )
 
 
-def open_run(
-    recipe: Recipe,
-    place: Place,
-    data: ImageData,
-    accelerator: Accelerator,
-    command: str,
-) -> Run:
-    """The run folder, with everything in it that is known before the first step."""
-    folder = open_run_folder(recipe, place, accelerator, command)
-    return Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
-
-
 def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     """What a checkpoint says of its net and its data."""
     return {
@@ -236,8 +226,10 @@ def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     }
 
 
-def open_run_folder(recipe: Recipe, place: Place, accelerator: Accelerator, command: str) -> Path:
-    """The folder with the recipe, the command and the surroundings in it."""
+def open_run_folder(
+    recipe: Recipe, place: Place, accelerator: Accelerator, command: str
+) -> AbstractContextManager[Path]:
+    """The folder, this job's alone, with the recipe, the command and the surroundings in it."""
     environment = describe_environment(accelerator, Path(__file__).parent)
     if place.begun and place.folder is not None:
         changed = changed_surroundings(place.folder, environment)
@@ -310,4 +302,5 @@ def row_of(trainer: Trainer, train: dict[str, float], val: dict[str, float]) -> 
         **{f"train.{name}": value for name, value in train.items() if name not in SPEED},
         **{f"val.{name}": value for name, value in val.items()},
         **{name: train[name] for name in SPEED},
+        "memory_bytes": peak_memory(trainer.accelerator.device),
     }

@@ -18,7 +18,6 @@ from knorm.training.optim import make_optimizer
 from knorm.training.progress import Progress
 from knorm.training.resume import Place
 from knorm.training.run import Run, command_line, to_json
-from privacy.budget import Budget, budget_of
 from privacy.canaries import (
     LOUD,
     MarkedNet,
@@ -32,6 +31,7 @@ from privacy.canaries import (
 )
 from privacy.config import Audited
 from privacy.runs import cut_of, keys_of, make_trainer, mechanics_of, private_windows, proof_of
+from privacy.spending import Budget, budget_of
 from privacy.step import Mechanics, private_step
 from privacy.verdict import Attack, Report, in_words, judge, refutation
 
@@ -60,12 +60,11 @@ def audit(
 ) -> Report:
     """Train once with canaries in the data, attack, and write down what that shows."""
     proof_of(recipe, make_net(recipe, data), data)
-    folder = open_run_folder(recipe, place, accelerator, command)
-    run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
-    attacks = attacks_on(recipe, budget, run, data)
-    report = judge(recipe, budget, attacks)
-    run.write("audit.json", to_json(report, indent=2) + "\n")
-    run.write("audit.md", in_words(report))
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+        report = judge(recipe, budget, attacks_on(recipe, budget, run, data))
+        run.write("audit.json", to_json(report, indent=2) + "\n")
+        run.write("audit.md", in_words(report))
     accelerator.print(f"{in_words(report)}\n{folder}")
     return report
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from knorm.training.environment import versions
 from knorm.training.run import Run, to_json
-from privacy.budget import Budget
 from privacy.checks import Proof
 from privacy.config import PrivateRecipe
 from privacy.ledger import Ledger
+from privacy.spending import Budget
 
 NOT_COVERED = (
     "the test numbers, where training images are among the test images",

@@ -29,7 +29,6 @@ from knorm.training.resume import Place
 from knorm.training.run import Run, command_line
 from knorm.training.sampling import Share
 from knorm.training.track import start_tracking
-from privacy.budget import Budget, budget_of
 from privacy.card import write_card
 from privacy.checks import Proof, prove
 from privacy.config import PrivateRecipe
@@ -38,6 +37,7 @@ from privacy.ledger import Ledger, Mechanism
 from privacy.sampler import PoissonSampling, chunks
 from privacy.secret import FILE as KEY
 from privacy.secret import Secret, of_run
+from privacy.spending import Budget, budget_of
 from privacy.step import Mechanics, private_step
 
 Result = dict[str, Any]
@@ -99,21 +99,21 @@ def train(
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     trainer = make_trainer(recipe, budget, data, accelerator)
     proof = proof_of(recipe, trainer.net, data)
-    folder = open_run_folder(recipe, place, accelerator, command)
-    run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
-    if place.saved:
-        run.resume(trainer)
-    secret, ledger = keys_of(recipe, budget, run, trainer)
-    start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
-    mechanics = mechanics_of(recipe, budget, secret, ledger)
-    cut = cut_of(recipe, budget, secret)
-    windows = partial(private_windows, trainer, data, recipe, cut)
-    fit(recipe, trainer, run, data, task, windows, private_step(trainer, task.loss, mechanics))
-    tested, matrix = test_numbers(recipe, trainer, run, data, task)
-    result = result_of(recipe, trainer, run, data, tested)
-    write_outcome(run, result, matrix)
-    if ledger is not None:
-        write_card(run, recipe, budget, ledger, proof)
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+        if place.saved:
+            run.resume(trainer)
+        secret, ledger = keys_of(recipe, budget, run, trainer)
+        start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
+        mechanics = mechanics_of(recipe, budget, secret, ledger)
+        step = private_step(trainer, task.loss, mechanics)
+        windows = partial(private_windows, trainer, data, recipe, cut_of(recipe, budget, secret))
+        fit(recipe, trainer, run, data, task, windows, step)
+        tested, matrix = test_numbers(recipe, trainer, run, data, task)
+        result = result_of(recipe, trainer, run, data, tested)
+        write_outcome(run, result, matrix)
+        if ledger is not None:
+            write_card(run, recipe, budget, ledger, proof)
     return result
 
 
@@ -139,7 +139,7 @@ def mechanics_of(
 
 
 def cut_of(recipe: PrivateRecipe, budget: Budget, secret: Secret) -> PrivateCut:
-    """The samples of all steps."""
+    """Which images make up which step."""
     sampling = PoissonSampling(
         num_samples=budget.num_samples,
         sampling_rate=budget.sampling_rate,

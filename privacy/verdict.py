@@ -8,10 +8,10 @@ import numpy as np
 
 from knorm.training.environment import versions
 from knorm.training.tables import markdown
-from privacy.budget import Budget
 from privacy.card import in_digits
 from privacy.config import Audited
 from privacy.one_run import Bound, best_bound, epsilon_bound, gaussian_bound
+from privacy.spending import Budget
 
 BOUNDS: dict[str, Bound] = {"any_mechanism": epsilon_bound, "if_gaussian": gaussian_bound}
 HEAD = ("canaries", "of them in", "right guesses", "epsilon at least", "if Gaussian")

@@ -46,6 +46,16 @@ class InstanceNorm(nn.InstanceNorm2d):
         return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
+class Copy(nn.Module):
+    """What is left of a norm that goes away where others may use its input too.
+
+    An activation in place would otherwise change it for them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
 class ScaleShift(nn.Module):
     """A batch norm's running statistics and affine part as one scale and shift: (N, C, ...)."""
 

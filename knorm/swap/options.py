@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from knorm.choices import NORM_KINDS, NormKind, check_name, nearest
 from knorm.kernel.ops import check_options
+from knorm.swap.checks import LEAVE_OUT
 from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm
 
 Predicate = Callable[[str, nn.Module], bool]
@@ -40,7 +41,7 @@ class SwapOptions:
                 raise ValueError(f"{name} takes True or False, got {getattr(self, name)!r}")
         if self.groups is not None:
             self._check_concerns("groups", ("group",))
-            if not isinstance(self.groups, int) or self.groups < 1:
+            if type(self.groups) is not int or self.groups < 1:
                 raise ValueError(f"groups takes a whole number from 1 up, got {self.groups!r}")
         if self.dropout_p is not None:
             self._check_concerns("dropout_p", ("kernel",))
@@ -85,7 +86,8 @@ def norms_to_swap(model: nn.Module, modules: Modules) -> list[Norm]:
     for name, module in model.named_modules():
         if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
             raise ValueError(
-                f"{name}: {type(module).__name__} has no shape yet; run the model once"
+                f"{name or 'the model itself'}: {type(module).__name__} has no shape yet; "
+                "run the model once"
             )
     known = list(find_norms(model))
     inside = {id(module) for norm in known for module in norm.module.modules()}
@@ -100,8 +102,8 @@ def norms_to_swap(model: nn.Module, modules: Modules) -> list[Norm]:
     for name, module in unknown:
         if chosen(name, module):
             raise ValueError(
-                f"{name}: {type(module).__name__} keeps running statistics in a form that is not "
-                "known; leave it out with modules="
+                f"{name or 'the model itself'}: {type(module).__name__} keeps running statistics "
+                f"in a form that is not known; {LEAVE_OUT}"
             )
     return [norm for norm in known if chosen(norm.name, norm.module)]
 
@@ -115,7 +117,9 @@ def _chooser(modules: Modules, candidates: list[tuple[str, nn.Module]]) -> Predi
         if not any(modules(name, module) for name, module in candidates):
             raise ValueError(f"modules selects none of the {len(names)} norms ({_some(names)})")
         return modules
-    patterns = [modules] if isinstance(modules, str) else list(modules)
+    patterns = [modules] if isinstance(modules, str) else modules
+    if not isinstance(patterns, Sequence):
+        raise ValueError(f"modules takes patterns of names or a function, got {modules!r}")
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise ValueError(f"modules takes patterns of names or a function, got {pattern!r}")

@@ -3,11 +3,12 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from classification import export, hub
 from classification.evaluation import load_net
 from knorm.hub import HubModel
-from knorm.training.mistakes import UserMistakeError
+from knorm.training.mistakes import UserMistakeError, run_program
 from tests.classification.test_export import folder, net_of  # noqa: F401  a fixture
 
 
@@ -70,6 +71,15 @@ def test_a_push_hands_over_the_card_and_its_failure_is_one_line(folder, monkeypa
     assert "# digits-resnet8" in pushed[0][1]
     with pytest.raises(UserMistakeError, match="nobody/net cannot be pushed: no network"):
         export.main([str(folder), "--push", "nobody/net"])
+
+
+def test_a_hub_that_does_not_answer_is_one_line(folder, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert run_program(lambda: export.main([str(folder), "--push=me/net"])) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: me/net cannot be pushed: ")
+    assert "refused" in err
+    assert err.count("\n") == 1
 
 
 def test_cards_name_the_first_classes_only(folder, monkeypatch):  # noqa: F811

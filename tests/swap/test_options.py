@@ -21,6 +21,7 @@ def net(**more):
     [
         ({"kind": "bacth"}, "did you mean 'batch'"),
         ({"kind": "layer", "groups": 2}, "groups concerns kind 'group', not 'layer'"),
+        ({"kind": "group", "groups": True}, "groups takes a whole number"),
         ({"kind": "group", "groups": 0}, "groups takes a whole number"),
         ({"kind": "group", "dropout_p": 0.1}, "dropout_p concerns kind 'kernel'"),
         ({"kind": "kernel", "dropout_p": 1.0}, r"dropout_p must be in \[0, 1\)"),
@@ -63,6 +64,8 @@ def test_modules_selects_norms_by_pattern_or_predicate(modules, names):
         (net(), "stm", "no norm is named 'stm'; did you mean 'stem'"),
         (net(), lambda name, module: False, "selects none of the 2 norms"),
         (net(), [], "selects no norm"),
+        (net(), 3, "takes patterns of names or a function, got 3"),
+        (Split(4), None, "the model itself: Split keeps running statistics"),
         (net(), [3], "takes patterns of names or a function, got 3"),
         (net(odd=Split(4)), None, "odd: Split keeps running statistics.*modules="),
         (net(odd=nn.LazyBatchNorm2d()), None, "odd: LazyBatchNorm2d has no shape yet"),
