@@ -37,7 +37,7 @@ from privacy.verdict import Attack, Report, in_words, judge, refutation
 
 
 def carry_out(recipe: Audited, argv: Sequence[str]) -> str | None:
-    """The plan of an audit; what refutes the claim, if anything does, in a line."""
+    """The plan of an audit; on the main process, what refutes the claim, if anything does."""
     place = prepare(recipe)
     accelerator = start(recipe.launch)
     data = load_data(recipe, accelerator)
@@ -47,7 +47,7 @@ def carry_out(recipe: Audited, argv: Sequence[str]) -> str | None:
     command = command_line("privacy.audit", argv)
     report = audit(recipe, budget, place, data, accelerator, command)
     accelerator.end_training()
-    return refutation(report)
+    return refutation(report) if accelerator.is_main_process else None
 
 
 def audit(

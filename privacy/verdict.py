@@ -38,7 +38,7 @@ def judge(recipe: Audited, budget: Budget, attacks: Sequence[Attack]) -> Report:
     rows = [row_of(attack, share, privacy.delta) for attack in attacks]
     return {
         "claimed": {
-            "epsilon": budget.epsilons()[privacy.accountant],
+            "epsilon": budget.epsilon(privacy.accountant),
             "delta": privacy.delta,
             "accountant": privacy.accountant,
         },

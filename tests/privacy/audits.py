@@ -16,6 +16,7 @@ SETTINGS = {
     "epochs": 8,
     "privacy.epsilon": "null",
     "privacy.noise_multiplier": 5,
+    "privacy.accountant": "rdp",
     "privacy.physical_batch": 512,
     "canaries.gradients": 400,
     "canaries.images": 16,
