@@ -1,5 +1,6 @@
 """The net of a run for the Hugging Face hub: a folder, or a repository, with its model card."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
 
 from classification.config import Recipe, load_recipe
-from classification.task import net_options
+from classification.task import net_options, swap_options
 from knorm.hub import HubModel
 from knorm.training.config import to_yaml
 from knorm.training.files import check_folder
@@ -50,7 +51,7 @@ def hub_model(recipe: Recipe, net: nn.Module, facts: dict[str, Any]) -> HubModel
         "in_chans": facts["shape"][0],
         **net_options(recipe.model),
     }
-    model = HubModel(recipe.model.name, options, facts)
+    model = HubModel(recipe.model.name, options, facts, swap_options(recipe.model) or None)
     model.net.load_state_dict(net.state_dict())
     return model.eval()
 
@@ -75,7 +76,8 @@ def model_card(recipe: Recipe, run_dir: Path, weights: str, facts: dict[str, Any
     """The card in Markdown, with metadata, from a finished run."""
     result, environment = read_result(run_dir), read_environment(run_dir)
     kept = [row for row in result["results"] if row["weights"] == weights]
-    options = ", ".join(f"{name} {value}" for name, value in net_options(recipe.model).items())
+    options, swap = in_words(net_options(recipe.model)), in_words(swap_options(recipe.model))
+    swap = f", norms swapped ({swap})" if swap else ""
     git = environment["git"]
     source = f"knorm, git commit {git['commit']}" if git else "knorm"
     names = ", ".join(facts["classes"][:MOST_NAMES])
@@ -87,8 +89,8 @@ def model_card(recipe: Recipe, run_dir: Path, weights: str, facts: dict[str, Any
 
 # {result["name"]}
 
-{recipe.model.name} ({options}), trained on {recipe.data.name} for {result["epochs"]} epochs with \
-seed {result["seed"]} by {source}.
+{recipe.model.name} ({options}){swap}, trained on {recipe.data.name} for {result["epochs"]} \
+epochs with seed {result["seed"]} by {source}.
 
 ```python
 from knorm.hub import HubModel
@@ -111,10 +113,18 @@ Images are (N, {channels}, {height}, {width}) float32: {facts["scaling"]}, with 
 """
 
 
+def in_words(options: Mapping[str, Any]) -> str:
+    """`norm kernel, width 0.5`."""
+    return ", ".join(f"{name} {value}" for name, value in options.items())
+
+
 def public_recipe(run_dir: Path) -> str:
-    """The run's recipe without the place of its data, which is nobody else's business."""
+    """The run's recipe without the places of data and runs, which are nobody else's business."""
     recipe = load_recipe(run_dir)
-    return to_yaml(replace(recipe, data=replace(recipe.data, root="data"))).strip()
+    model = recipe.model
+    if model.weights is not None:
+        model = replace(model, weights=Path(model.weights).name)
+    return to_yaml(replace(recipe, data=replace(recipe.data, root="data"), model=model)).strip()
 
 
 def card_data(recipe: Recipe, rows: list[dict[str, Any]]) -> ModelCardData:

@@ -21,6 +21,7 @@ from classification.evaluation import evaluate_split
 from classification.outcome import plan
 from classification.runs import facts_of, make_sampling, make_trainer, parent_of
 from classification.task import Classification
+from classification.weights import first_weights
 from knorm.training.cost import count_macs
 from knorm.training.folder import LAST
 from knorm.training.loop import Trainer, gradient_step, train_epoch
@@ -37,7 +38,7 @@ CURVE_WIDTH = 60
 def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> None:
     """Print the plan, try everything, print what it costs; keep nothing."""
     say = accelerator.print
-    trainer = make_trainer(recipe, data, accelerator)
+    trainer = make_trainer(recipe, data, accelerator, first_weights(recipe))
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     say(plan(recipe, trainer, data, "nothing is kept, this is a dry run"))
     image = data.splits["test"].images(torch.zeros(1, dtype=torch.long))

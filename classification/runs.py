@@ -24,8 +24,9 @@ from classification.data import (
     training_windows,
 )
 from classification.evaluation import evaluate_split
-from classification.outcome import plan, result_of, test_numbers, write_outcome
+from classification.outcome import plan, result_of, test_numbers, write_beginning, write_outcome
 from classification.task import Classification, check_images, complete, make_model, score
+from classification.weights import Weights, first_weights
 from knorm.training.cost import peak_memory
 from knorm.training.environment import describe_environment
 from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, read_result
@@ -94,7 +95,8 @@ def train(
         return read_result(place.folder)
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
-    trainer = make_trainer(recipe, data, accelerator)
+    weights = None if place.saved else first_weights(recipe)
+    trainer = make_trainer(recipe, data, accelerator, weights)
     sampling = make_sampling(recipe, data)
     windows = partial(training_windows, data, recipe.augment, sampling)
     step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
@@ -102,6 +104,8 @@ def train(
         run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
         if place.saved:
             run.resume(trainer)
+        else:
+            write_beginning(recipe, run, weights)
         start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
         fit(recipe, trainer, run, data, task, windows, step)
         tested, matrix = test_numbers(recipe, trainer, run, data, task)
@@ -119,8 +123,9 @@ def prepare(recipe: Recipe) -> Place:
         check_optimizer(recipe.optim)
         check_resumable(recipe.optim)
         complete(recipe.model, recipe.data)
-    if recipe.model.norm == "sync_batch" and world_size() > 1 and stays_on_cpu(recipe.launch):
-        raise UserMistakeError("model.norm sync_batch shares statistics between GPUs only")
+    norms = (recipe.model.norm, recipe.model.swap)
+    if "sync_batch" in norms and world_size() > 1 and stays_on_cpu(recipe.launch):
+        raise UserMistakeError("norms of kind sync_batch share statistics between GPUs only")
     with mistakes_of_the_user(), torch.device("meta"):
         make_model(
             recipe.model,
@@ -128,7 +133,10 @@ def prepare(recipe: Recipe) -> Place:
             in_chans=recipe.data.facts.in_chans,
             seed=recipe.seed,
         )
-    return find_place(recipe.resume, recipe.run_dir, parent_of(recipe), settings_of(recipe))
+    place = find_place(recipe.resume, recipe.run_dir, parent_of(recipe), settings_of(recipe))
+    if not place.saved:
+        first_weights(recipe)
+    return place
 
 
 def check_passes(recipe: Recipe) -> None:
@@ -146,11 +154,13 @@ def parent_of(recipe: Recipe) -> Path:
     return Path("runs", recipe.name or "")
 
 
-def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> Trainer:
+def make_trainer(
+    recipe: Recipe, data: ImageData, accelerator: Accelerator, weights: Weights | None = None
+) -> Trainer:
     """Net and optimizer on the device, and the rate of every step."""
     with mistakes_of_the_user():
         per_epoch = make_sampling(recipe, data).steps
-    net = make_net(recipe, data)
+    net = make_net(recipe, data, weights)
     ema = make_ema(recipe, net)
     plain = None
     if accelerator.distributed_type == DistributedType.FSDP:
@@ -174,13 +184,14 @@ def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> T
     )
 
 
-def make_net(recipe: Recipe, data: ImageData) -> nn.Module:
-    """The net of the recipe for these data, on their device."""
+def make_net(recipe: Recipe, data: ImageData, weights: Weights | None = None) -> nn.Module:
+    """The net of the recipe for these data, on their device, with its first weights."""
     net = make_model(
         recipe.model,
         num_classes=len(data.classes),
         in_chans=recipe.data.facts.in_chans,
         seed=recipe.seed,
+        weights=weights,
     )
     return net.to(data.accelerator.device).to(memory_format=data.memory_format)
 

@@ -9,8 +9,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from classification.data import ImageData, load_data
-from classification.runs import facts_of, make_net, open_run_folder, prepare
+from classification.runs import facts_of, open_run_folder, prepare
 from classification.task import Classification, check_images
+from classification.weights import first_weights
 from knorm.training.launch import start
 from knorm.training.loop import Trainer, train_epoch
 from knorm.training.mistakes import DivergedError, mistakes_of_the_user
@@ -59,19 +60,21 @@ def audit(
     command: str,
 ) -> Report:
     """Train once with canaries in the data, attack, and write down what that shows."""
-    proof_of(recipe, make_net(recipe, data), data)
+    trainer = make_trainer(recipe, budget, data, accelerator, first_weights(recipe))
+    proof_of(recipe, trainer.net, data)
     with open_run_folder(recipe, place, accelerator, command) as folder:
         run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
-        report = judge(recipe, budget, attacks_on(recipe, budget, run, data))
+        report = judge(recipe, budget, attacks_on(recipe, budget, trainer, run, data))
         run.write("audit.json", to_json(report, indent=2) + "\n")
         run.write("audit.md", in_words(report))
     accelerator.print(f"{in_words(report)}\n{folder}")
     return report
 
 
-def attacks_on(recipe: Audited, budget: Budget, run: Run, data: ImageData) -> list[Attack]:
+def attacks_on(
+    recipe: Audited, budget: Budget, trainer: Trainer, run: Run, data: ImageData
+) -> list[Attack]:
     """Train, and score every canary in every way."""
-    trainer = make_trainer(recipe, budget, data, run.accelerator)
     task = Classification(recipe.loss, len(data.classes))
     secret, ledger = keys_of(recipe, budget, run, trainer)
     mechanics = mechanics_of(recipe, budget, secret, ledger)

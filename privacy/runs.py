@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from classification.data import Batch, ImageData, load_data, training_windows
-from classification.outcome import result_of, test_numbers, write_outcome
+from classification.outcome import result_of, test_numbers, write_beginning, write_outcome
 from classification.runs import (
     facts_of,
     fit,
@@ -21,6 +21,7 @@ from classification.runs import (
     rate_of,
 )
 from classification.task import Classification, check_images
+from classification.weights import Weights, first_weights
 from knorm.training.launch import start
 from knorm.training.loop import Trainer, Window
 from knorm.training.mistakes import mistakes_of_the_user
@@ -97,12 +98,15 @@ def train(
         return None
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
-    trainer = make_trainer(recipe, budget, data, accelerator)
+    weights = None if place.saved else first_weights(recipe)
+    trainer = make_trainer(recipe, budget, data, accelerator, weights)
     proof = proof_of(recipe, trainer.net, data)
     with open_run_folder(recipe, place, accelerator, command) as folder:
         run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
         if place.saved:
             run.resume(trainer)
+        else:
+            write_beginning(recipe, run, weights)
         secret, ledger = keys_of(recipe, budget, run, trainer)
         start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
         mechanics = mechanics_of(recipe, budget, secret, ledger)
@@ -150,10 +154,14 @@ def cut_of(recipe: PrivateRecipe, budget: Budget, secret: Secret) -> PrivateCut:
 
 
 def make_trainer(
-    recipe: PrivateRecipe, budget: Budget, data: ImageData, accelerator: Accelerator
+    recipe: PrivateRecipe,
+    budget: Budget,
+    data: ImageData,
+    accelerator: Accelerator,
+    weights: Weights | None,
 ) -> Trainer:
     """Net and plain optimizer; Accelerate wraps neither, for it would step rank by rank."""
-    net = make_net(recipe, data)
+    net = make_net(recipe, data, weights)
     return Trainer(
         accelerator=accelerator,
         model=net,

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from knorm.choices import NormKind
+from knorm.choices import NormKind, Stats
 from knorm.swap.flow import copied
 from knorm.swap.options import Modules, SwapOptions, norms_to_swap
 from knorm.swap.plan import make_plan
@@ -19,6 +19,7 @@ def swap_norm(
     affine: bool = True,
     eps: float | None = None,
     dropout_p: float | None = None,
+    eval_stats: Stats | None = None,
     modules: Modules = None,
     keep_affine: bool = True,
     fold: bool = False,
@@ -45,6 +46,8 @@ def swap_norm(
         eps: added to variances; None: as in each norm that is replaced.
         dropout_p: of the statistics of "kernel" (default 0.05); the last features have five
             times as much, at most 0.25, as KNResNets.
+        eval_stats: of "kernel", the statistics in evaluation (default "expected"), see
+            `KNConv2d`.
         modules: which norms: a shell-style pattern of names, several, or a function of name and
             module; None: all.
         keep_affine: the new norms take the scale and shift of the old ones.
@@ -64,7 +67,7 @@ def swap_norm(
     """
     options = SwapOptions(
         kind=kind, groups=groups, affine=affine, eps=eps, dropout_p=dropout_p,
-        keep_affine=keep_affine, fold=fold,
+        eval_stats=eval_stats, keep_affine=keep_affine, fold=fold,
     )  # fmt: skip
     net = model if inplace else copied(model)
     plan = make_plan(net, norms_to_swap(net, modules), options)

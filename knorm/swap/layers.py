@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from knorm.choices import Stats
 from knorm.kernel import KernelNorm1d, KNConv2d
 
 
@@ -19,8 +20,15 @@ class PositionNorm(KernelNorm1d):
     (..., C) -> the same.
     """
 
-    def __init__(self, *, channels_last: bool = False, dropout_p: float, eps: float):
-        super().__init__(1, dropout_p=dropout_p, eps=eps)
+    def __init__(
+        self,
+        *,
+        channels_last: bool = False,
+        dropout_p: float,
+        eps: float,
+        eval_stats: Stats = "expected",
+    ):
+        super().__init__(1, dropout_p=dropout_p, eps=eps, eval_stats=eval_stats)
         self.channels_last = channels_last
 
     def forward(self, x: Tensor) -> Tensor:

@@ -82,8 +82,7 @@ def _make(norm: Norm, options: SwapOptions, num_dims: int) -> nn.Module:
 
 def position_norm(norm: Norm, options: SwapOptions, dropout_p: float | None = None) -> nn.Module:
     """The `KernelNorm` of kernel 1 for what this norm gets."""
-    p = options.kernel_dropout_p if dropout_p is None else dropout_p
-    settings = {"dropout_p": p, "eps": options.eps_for(norm)}
+    settings = options.kernel_settings(norm, dropout_p)
     if norm.form.tokens or norm.form.num_dims not in (2, 3):
         return PositionNorm(channels_last=norm.form.tokens, **settings)
     return make_norm("kernel", norm.channels or 1, dims=norm.form.num_dims, **settings)

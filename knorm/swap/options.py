@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from knorm.choices import NORM_KINDS, NormKind, check_name, nearest
+from knorm.choices import NORM_KINDS, NormKind, Stats, check_name, nearest
 from knorm.kernel.ops import check_options
 from knorm.swap.checks import LEAVE_OUT
 from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm
@@ -31,6 +32,7 @@ class SwapOptions:
     affine: bool = True
     eps: float | None = None
     dropout_p: float | None = None
+    eval_stats: Stats | None = None
     keep_affine: bool = True
     fold: bool = False
 
@@ -43,15 +45,17 @@ class SwapOptions:
             self._check_concerns("groups", ("group",))
             if type(self.groups) is not int or self.groups < 1:
                 raise ValueError(f"groups takes a whole number from 1 up, got {self.groups!r}")
-        if self.dropout_p is not None:
-            self._check_concerns("dropout_p", ("kernel",))
+        for name in ("dropout_p", "eval_stats"):
+            if getattr(self, name) is not None:
+                self._check_concerns(name, ("kernel",))
         if self.fold:
             self._check_concerns("fold", REMOVED)
         if not self.affine and self.kind in REMOVED:
             raise ValueError(f"affine=False concerns norms that stand, not kind {self.kind!r}")
         if self.eps is not None and self.kind == "none":
             raise ValueError("eps concerns norms, not kind 'none'")
-        check_options(self.kernel_dropout_p, "expected", 1e-5 if self.eps is None else self.eps)
+        stats, eps = self.kernel_eval_stats, 1e-5 if self.eps is None else self.eps
+        check_options(self.kernel_dropout_p, stats, eps)
 
     def _check_concerns(self, option: str, kinds: tuple[str, ...]) -> None:
         if self.kind not in kinds:
@@ -68,6 +72,19 @@ class SwapOptions:
         """The same for the last features: five times as much, up to a bound, as in KN nets."""
         p = self.kernel_dropout_p
         return min(5 * p, max(p, MAX_FINAL_DROPOUT_P))
+
+    @property
+    def kernel_eval_stats(self) -> Stats:
+        """Statistics of all kernel layers in evaluation."""
+        return self.eval_stats or "expected"
+
+    def kernel_settings(self, norm: Norm, dropout_p: float | None = None) -> dict[str, Any]:
+        """Of a kernel layer in this norm's place; `dropout_p` where it is not that of most."""
+        return {
+            "dropout_p": self.kernel_dropout_p if dropout_p is None else dropout_p,
+            "eps": self.eps_for(norm),
+            "eval_stats": self.kernel_eval_stats,
+        }
 
     def eps_for(self, norm: Norm) -> float:
         """The one that was given, or the norm's own."""

@@ -159,9 +159,7 @@ def _join_conv(plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, f
     if pair is not None:
         conv = folded(conv, *pair)
     assert isinstance(conv, Conv)
-    plan.edits[source] = to_kernel(
-        conv, dropout_p=options.kernel_dropout_p, eps=options.eps_for(norm)
-    )
+    plan.edits[source] = to_kernel(conv, **options.kernel_settings(norm))
     extras, note = activation(norm)
     tensors = ("weight",) if conv.bias is None else ("weight", "bias")
     kept = (*(f"{source}.{tensor}" for tensor in tensors), *(FOLDED if pair is not None else ()))
@@ -205,7 +203,7 @@ def _normalize_last_features(
 def _features_norm(num_dims: int, last: Norm, options: SwapOptions) -> nn.Module:
     if num_dims == last.form.num_dims:
         return position_norm(last, options, options.final_dropout_p)
-    return PositionNorm(dropout_p=options.final_dropout_p, eps=options.eps_for(last))
+    return PositionNorm(**options.kernel_settings(last, options.final_dropout_p))
 
 
 def _global_pool(model: nn.Module, names: list[str]) -> tuple[str, nn.Module, int] | None:

@@ -1,6 +1,7 @@
 """Tensors as safetensors and the rest as JSON, in a folder that is replaced as a whole."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -113,6 +114,13 @@ def check_fits(folder: Path, weights: Tensors, net: nn.Module) -> None:
     if had != wanted:
         name = next(name for name in had | wanted if had.get(name) != wanted.get(name))
         raise UserMistakeError(f"{folder} holds the weights of another net: {name} differs")
+
+
+def sha256(folder: Path) -> str:
+    """Of the file with the weights that numbers are told of, in hexadecimal digits."""
+    paths = [_place(folder) / f"{stem}.safetensors" for stem in (EMA, MODEL)]
+    with next(path for path in paths if path.is_file()).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _place(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from knorm.training.mistakes import DivergedError, run_program
 from tests.classification.runs import QUICK, ROOT, evaluated, run, value
 
 FILES = {
+    ".lock",
     "best",
     "command.txt",
     "config.yaml",

@@ -35,8 +35,7 @@ def linear(*_):
 
 def audited(folder, monkeypatch, net=linear, **settings):
     """The report of an audit of such a net, all else as in `python -m privacy.audit`."""
-    for place in ("privacy.auditing.make_net", "privacy.runs.make_net"):
-        monkeypatch.setattr(place, net)
+    monkeypatch.setattr("privacy.runs.make_net", net)
     monkeypatch.setattr("privacy.runs.of_run", lambda *_, **__: SECRET)
     recipe = recipe_of(**settings)
     accelerator = start(recipe.launch)
