@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from classification.config import Recipe
 from knorm.training.config import parse
@@ -14,6 +14,7 @@ from knorm.training.mistakes import check_positive, check_range
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
 MOST_VIEWS, MOST_NOISE = 256, 10**6
+FEWEST_CANARIES, MOST_CANARIES = 8, 10**6
 
 AccountantName = Literal["pld", "prv", "rdp"]
 ClippingName = Literal["flat", "per_layer", "automatic"]
@@ -110,12 +111,52 @@ class PrivateRecipe(Recipe):
         return Fraction(self.batch_size, num_images)
 
 
-def parse_recipe(argv: Sequence[str], about: str | None = None) -> PrivateRecipe:
-    """The recipe that the command line asks for; `about` introduces --help."""
+@dataclass(kw_only=True)
+class Canaries:
+    """Records of an audit, of which a coin each decides whether they are trained on."""
+
+    gradients: int = 1000
+    """canaries whose gradient is one parameter of their own, hidden by nothing but the noise"""
+    images: int = 200
+    """canaries of random pixels and classes"""
+    significance: float = 0.05
+    """probability with which any of the lower bounds may be too high"""
+
+    def __post_init__(self) -> None:
+        for name in ("gradients", "images"):
+            check_range(f"canaries.{name}", getattr(self, name), FEWEST_CANARIES, MOST_CANARIES)
+        if not 0 < self.significance < 0.5:
+            raise ValueError(f"canaries.significance must lie in (0, 0.5), got {self.significance}")
+
+
+@dataclass(kw_only=True)
+class Audited(PrivateRecipe):
+    """An audit of a recipe; all else is as in `privacy.train`."""
+
+    canaries: Canaries = field(default_factory=Canaries)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.name = f"{str(self.name).removesuffix('-audit')}-audit"
+        for name, none in (("resume", None), ("dry_run", False), ("seeds", 1)):
+            if getattr(self, name) != none:
+                raise ValueError(f"an audit is one run from its beginning; leave {name} out")
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=PrivateRecipe)
+
+
+def parse_recipe(
+    argv: Sequence[str],
+    cls: type[AnyRecipe] = PrivateRecipe,
+    prog: str = "python -m privacy.train",
+    about: str | None = None,
+) -> AnyRecipe:
+    """The recipe, or a kind of it, that the command line asks for; `about` introduces --help."""
     return parse(
-        PrivateRecipe,
+        cls,
         with_resumed_config(argv),
-        prog="python -m privacy.train",
+        prog=prog,
         about=about,
         recipes=RECIPES,
         default=DEFAULT_RECIPE,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from classification.data import Batch, ImageData, load_data, training_windows
 from classification.outcome import result_of, test_numbers, write_beginning, write_outcome
@@ -30,7 +31,7 @@ from knorm.training.run import Run, command_line
 from knorm.training.sampling import Share
 from knorm.training.track import start_tracking
 from privacy.card import write_card
-from privacy.checks import prove
+from privacy.checks import Proof, prove
 from privacy.config import PrivateRecipe
 from privacy.ledger import FILE as LEDGER
 from privacy.ledger import Ledger, Mechanism
@@ -99,9 +100,7 @@ def train(
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     weights = None if place.saved else first_weights(recipe)
     trainer = make_trainer(recipe, budget, data, accelerator, weights)
-    proof = None
-    if recipe.privacy.checks:
-        proof = prove(trainer.net, task.loss, partial(made_up, recipe, data), recipe.privacy)
+    proof = proof_of(recipe, trainer.net, data)
     with open_run_folder(recipe, place, accelerator, command) as folder:
         run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
         if place.saved:
@@ -110,13 +109,7 @@ def train(
             write_beginning(recipe, run, weights)
         secret, ledger = keys_of(recipe, budget, run, trainer)
         start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
-        mechanics = Mechanics(
-            privacy=recipe.privacy,
-            noise_multiplier=budget.noise_multiplier,
-            expected_batch=recipe.batch_size,
-            secret=secret,
-            ledger=ledger,
-        )
+        mechanics = mechanics_of(recipe, budget, secret, ledger)
         step = private_step(trainer, task.loss, mechanics)
         windows = partial(private_windows, trainer, data, recipe, cut_of(recipe, budget, secret))
         fit(recipe, trainer, run, data, task, windows, step)
@@ -126,6 +119,27 @@ def train(
         if ledger is not None:
             write_card(run, recipe, budget, ledger, proof)
     return result
+
+
+def proof_of(recipe: PrivateRecipe, net: nn.Module, data: ImageData) -> Proof | None:
+    """What the checks before training measured; None where the recipe leaves them out."""
+    if not recipe.privacy.checks:
+        return None
+    loss_of = Classification(recipe.loss, len(data.classes)).loss
+    return prove(net, loss_of, partial(made_up, recipe, data), recipe.privacy)
+
+
+def mechanics_of(
+    recipe: PrivateRecipe, budget: Budget, secret: Secret, ledger: Ledger | None
+) -> Mechanics:
+    """What the steps of the recipe need."""
+    return Mechanics(
+        privacy=recipe.privacy,
+        noise_multiplier=budget.noise_multiplier,
+        expected_batch=recipe.batch_size,
+        secret=secret,
+        ledger=ledger,
+    )
 
 
 def cut_of(recipe: PrivateRecipe, budget: Budget, secret: Secret) -> PrivateCut:

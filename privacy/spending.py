@@ -24,18 +24,19 @@ class Budget:
     """steps after which there is an evaluation: about as many as see every image once"""
     delta: float
 
+    def epsilon(self, accountant: AccountantName, steps: int | None = None) -> float:
+        """What all steps cost, or the first few."""
+        return accounting.epsilon(
+            accountant,
+            sampling_rate=float(self.sampling_rate),
+            noise_multiplier=self.noise_multiplier,
+            steps=self.steps if steps is None else steps,
+            delta=self.delta,
+        )
+
     def epsilons(self, steps: int | None = None) -> dict[str, float]:
-        """What all steps cost, or the first few, by each accountant."""
-        return {
-            name: accounting.epsilon(
-                name,
-                sampling_rate=float(self.sampling_rate),
-                noise_multiplier=self.noise_multiplier,
-                steps=self.steps if steps is None else steps,
-                delta=self.delta,
-            )
-            for name in get_args(AccountantName)
-        }
+        """The same by each accountant."""
+        return {name: self.epsilon(name, steps) for name in get_args(AccountantName)}
 
 
 @lru_cache(maxsize=8)
