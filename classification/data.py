@@ -29,7 +29,7 @@ from classification.scaling import SCALINGS
 from knorm.training.loop import Window
 from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
 from knorm.training.packages import how_to_install
-from knorm.training.sampling import Sampling, evaluation_share
+from knorm.training.sampling import Cut, evaluation_share
 from knorm.training.seeds import mix
 
 AHEAD = 3  # batches of a streamed split that are being read while one is used
@@ -189,7 +189,7 @@ def balanced_order(labels: Tensor, seed: int) -> Tensor:
 
 
 def training_windows(
-    data: ImageData, augment: Augment, sampling: Sampling, epoch: int, first_step: int = 0
+    data: ImageData, augment: Augment, sampling: Cut, epoch: int, first_step: int = 0
 ) -> Iterator[Window[Batch]]:
     """What this rank computes in the steps of an epoch, augmented."""
     accelerator = data.accelerator

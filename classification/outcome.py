@@ -32,7 +32,7 @@ def plan(recipe: Recipe, trainer: Trainer, data: ImageData, where: str) -> str:
     num_processes = trainer.accelerator.num_processes
     sizes = "  ".join(f"{name} {len(split.labels)}" for name, split in data.splits.items())
     per_epoch = trainer.steps_per_epoch
-    steps = recipe.epochs * per_epoch
+    steps = trainer.steps
     first, last = (trainer.rate_at(step) for step in (0, steps - 1))
     return f"""\
 net    {recipe.model.in_words()}  {count_parameters(trainer.net):,} parameters  \
@@ -42,7 +42,7 @@ data   {recipe.data.name}  {sizes}  {recipe.data.scaling}  \
 {recipe.augment.in_words()}
 batch  {recipe.batch_size} = {recipe.batch_size / num_processes / recipe.accumulation:g} x \
 {num_processes} process(es) x {recipe.accumulation} pass(es)  \
-{steps} steps = {recipe.epochs} epochs x {per_epoch}  seed {recipe.seed}
+{steps} steps = {steps / per_epoch:g} epochs x {per_epoch}  seed {recipe.seed}
 rate   {recipe.optim.lr:g} {recipe.schedule.name}, {first:.3g} -> {last:.3g}  \
 {recipe.optim.name}  weight decay {recipe.optim.weight_decay:g}
 run    {where}{f"  goes on after step {trainer.step}" if trainer.step else ""}"""

@@ -27,6 +27,7 @@ def trainer_at(epoch):
         rate_at=lambda step: 0.1,
         seed=0,
         steps_per_epoch=10,
+        steps=1000,
         step=10 * epoch,
     )
 

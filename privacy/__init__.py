@@ -1,0 +1,1 @@
+"""Differentially private training: DP-SGD to a budget, and what shows that it holds."""
