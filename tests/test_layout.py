@@ -10,7 +10,7 @@ import pytest
 import knorm
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("knorm", "classification", "tests", "benchmarks")
+PACKAGES = ("knorm", "classification", "privacy", "tests", "benchmarks")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 MAX_LINES = 400
@@ -41,6 +41,8 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models", "knorm.swap"},
     "classification": TRAINING
     | {"torchvision", "scipy", "sklearn", "PIL", "onnxruntime", "knorm", "classification"},
+    "privacy": TRAINING
+    | {"scipy", "opacus", "dp_accounting", "knorm", "classification", "privacy"},
 }
 
 

@@ -1,0 +1,35 @@
+"""What the numbers of a budget may be; nothing heavy is imported: a wrong one is told at once."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+Number = float | Fraction
+MAX_STEPS = 10**8
+
+RANGES: dict[str, tuple[str, Callable[[Number], bool]]] = {
+    "epsilon": ("a finite number above 0", lambda value: 0 < value < math.inf),
+    "delta": ("above 0 and below 1", lambda value: 0 < value < 1),
+    "sampling_rate": ("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "noise_multiplier": ("a finite number, 0 or above", lambda value: 0 <= value < math.inf),
+    "steps": (
+        f"a whole number from 0 to {MAX_STEPS}",
+        lambda value: isinstance(value, int) and 0 <= value <= MAX_STEPS,
+    ),
+}
+
+
+def check_budget(**values: Number) -> None:
+    """Each of `values` is what a number of its name may be.
+
+    Args:
+        values: Some of `epsilon`, `delta`, `sampling_rate` (q), `noise_multiplier` (sigma, the
+            noise's standard deviation over the clipping norm) and `steps`.
+
+    Raises:
+        ValueError: one is out of its range; the message names it, the range and the value.
+    """
+    for name, value in values.items():
+        rule, holds = RANGES[name]
+        if not holds(value):
+            raise ValueError(f"{name} must be {rule}, got {value}")
