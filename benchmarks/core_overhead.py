@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from jsonargparse import auto_cli
 from torch import nn
 
+from benchmarks.report import publish
 from classification.config import Recipe, parse_recipe
 from classification.data import Batch, ImageData, load_data, training_windows
 from classification.runs import make_sampling, make_trainer
@@ -116,7 +117,7 @@ def main(
     steps: int = 10,
     rounds: int = 30,
     threads: int = 1,
-    out: str | None = None,
+    out: Path | None = None,
 ) -> None:
     """Measure and print.
 
@@ -157,11 +158,7 @@ def main(
         "command": "python -m benchmarks.core_overhead "
         f"--recipe '{json.dumps(recipe)}' --steps {steps} --rounds {rounds} --threads {threads}",
     }
-    text = render(summary)
-    print(text)
-    if out is not None:
-        Path(f"{out}.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        Path(f"{out}.md").write_text(text, encoding="utf-8")
+    publish(summary, render, out)
 
 
 def render(summary: dict[str, Any]) -> str:

@@ -18,9 +18,10 @@ from classification.data import load_data
 from classification.evaluation import evaluate_split, load_net
 from classification.task import Classification
 from knorm.kernel.ops import STATS
-from knorm.training.compare import mean_sd, write_table
+from knorm.training.compare import write_table
 from knorm.training.launch import start
 from knorm.training.mistakes import OneLineParser, run_program
+from knorm.training.tables import spread
 
 Row = Mapping[str, str]
 
@@ -74,10 +75,10 @@ def render(rows: Sequence[Row], head: str = "") -> str:
             loss = [statistics.fmean(float(r["test.loss"]) for r in net) for net in nets]
             accuracy = [statistics.fmean(net) for net in top1]
             draws = [statistics.stdev(net) for net in top1 if len(net) > 1]
-            spread = f"{statistics.fmean(draws):.2f}" if draws else "0, deterministic"
+            of_draws = f"{statistics.fmean(draws):.2f}" if draws else "0, deterministic"
             lines.append(
-                f"| {data} | {len(seeds)} | `{stats}` | {mean_sd(accuracy, 2)} "
-                f"| {mean_sd(loss, 4)} | {spread} |"
+                f"| {data} | {len(seeds)} | `{stats}` | {spread(accuracy, 2)} "
+                f"| {spread(loss, 4)} | {of_draws} |"
             )
     foot = (
         "Mean ± standard deviation over nets trained with different seeds, last weights, "

@@ -7,7 +7,7 @@ r"""Kill a training run again and again and compare its last weights with an uni
 The reference run trains without a pause. Every other run is killed (SIGKILL, launcher and
 processes alike) at a moment drawn from the reference's duration; then the same command is given
 again with `--resume auto`. Compared: the SHA-256 of all weights, the moving average and the
-optimizer's state in last/ and best/, the rows of the log but for their times, and the results.
+optimizer's state in last/ and best/, the rows of the log but for what they cost, and the results.
 """
 
 import hashlib
@@ -24,6 +24,8 @@ import psutil
 import torch
 from jsonargparse import auto_cli
 
+from benchmarks.report import publish
+
 RECIPE = [
     "--model.options.width=0.25",
     "--data.limit=400",
@@ -33,7 +35,7 @@ RECIPE = [
     "--keep.minutes=0",
     "--augment.mixup=0.2",
 ]
-TIMES = ("seconds", "samples_per_second", "data_wait")
+COST = ("seconds", "samples_per_second", "data_wait", "memory_bytes")
 
 
 def command(folder: Path, processes: int, options: list[str]) -> list[str]:
@@ -62,7 +64,7 @@ def fingerprint(folder: Path) -> dict[str, Any]:
             str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files
         },
-        "rows": [{name: row[name] for name in row if name not in TIMES} for row in rows],
+        "rows": [{name: row[name] for name in row if name not in COST} for row in rows],
         "results": result["results"],
     }
 
@@ -89,7 +91,7 @@ def main(
     processes: int = 1,
     options: tuple[str, ...] = (),
     seed: int = 0,
-    out: str | None = None,
+    out: Path | None = None,
 ) -> None:
     """Run the comparison.
 
@@ -98,7 +100,7 @@ def main(
         processes: processes of every run.
         options: further options of the training command.
         seed: of the moments.
-        out: OUT.json is written.
+        out: OUT.json and OUT.md are written.
     """
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
@@ -126,9 +128,7 @@ def main(
         "runs": runs,
         "files": whole["files"],
     }
-    if out is not None:
-        Path(f"{out}.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        Path(f"{out}.md").write_text(render(summary), encoding="utf-8")
+    publish(summary, render, out)
     if equal < len(runs):
         sys.exit(1)
 
@@ -144,7 +144,7 @@ def render(summary: dict[str, Any]) -> str:
         f"**{summary['equal']} of {len(runs)} runs** that were killed once (SIGKILL, after "
         f"{moments[0]} to {moments[-1]} s, drawn) and went on by the same\ncommand with "
         "`--resume auto` are equal to a run that was never stopped: all files below bit for bit, "
-        "every\nrow of the log but for its times, and all results.\n\n"
+        "every\nrow of the log but for times and memory, and all results.\n\n"
         f"| file | SHA-256 (first 16 digits) |\n| --- | --- |\n{files}\n\n"
         f"The run, on the CPU, torch {summary['torch']}: `python -m classification.train` with\n\n"
         f"```\n{options}\n```\n\nMade by\n\n```\npython -m benchmarks.kill_and_resume "

@@ -8,7 +8,6 @@ turns, so that a slow moment of the machine falls on all of them; a ratio is the
 rounds of the ratio within a round. Further rows are recipes with more augmentation.
 """
 
-import json
 import platform
 import statistics
 import time
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from benchmarks.report import publish
 from classification.augment import FLIP, HORIZONTAL, VERTICAL
 from classification.augment_config import Affine, Augment, Jitter
 from classification.data import ImageData, training_windows
@@ -213,10 +213,7 @@ def main(
         "checked": check_against_reference(data, sampling),
         "rows": measure(data, sampling, images // 4, rounds),
     }
-    print(render(record), end="")
-    if out:
-        Path(f"{out}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        Path(f"{out}.md").write_text(render(record), encoding="utf-8")
+    publish(record, render, out)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 `benchmarks.swap_census` runs it in a process of its own for each net and kind.
 """
 
+import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import knorm
+from benchmarks.swap_nets import BUILDERS
 from knorm.swap.forms import find_norms
 
 Row = dict[str, Any]
-NUM_CLASSES = 5
-SIZES = (64, 128, 224)
+SIZES = (64, 128, 224, 299)
+BY_ITSELF = "net fails by itself"
 
 
 def answer(connection: Connection, library: str, name: str, kind: str) -> None:
@@ -27,32 +29,8 @@ def answer(connection: Connection, library: str, name: str, kind: str) -> None:
     try:
         row = judge(BUILDERS[library](name), kind)
     except Exception as error:  # the net itself cannot be built, or takes no images
-        row = {"status": "not judged", "reason": f"{type(error).__name__}: {error}"}
+        row = {"status": BY_ITSELF, "reason": f"{type(error).__name__}: {error}"}
     connection.send(row)
-
-
-def build_timm(name: str) -> nn.Module:
-    """timm's net with random weights and no dropout."""
-    import timm
-
-    return timm.create_model(name, num_classes=NUM_CLASSES)
-
-
-def build_torchvision(name: str) -> nn.Module:
-    """torchvision's net for classification or segmentation, with random weights."""
-    from torchvision.models import get_model
-
-    backbone = {"weights_backbone": None} if ("resnet" in name or "mobilenet" in name) else {}
-    try:
-        return get_model(name, num_classes=NUM_CLASSES, **backbone)
-    except TypeError:
-        return get_model(name, num_classes=NUM_CLASSES)
-
-
-BUILDERS: dict[str, Callable[[str], nn.Module]] = {
-    "timm": build_timm,
-    "torchvision": build_torchvision,
-}
 
 
 def judge(model: nn.Module, kind: str) -> Row:
@@ -77,11 +55,13 @@ def judge(model: nn.Module, kind: str) -> Row:
         "parameters_after": report.parameters_after,
     }
     try:
+        row |= findings(net, x, kind)
+        if kind == "none" and any(map(has_running_statistics, model.modules())):
+            row |= folding(model, x)
         train_step(net, x)
-        still(net)
-        row |= {"independent": is_independent(net, x), "consistent": is_consistent(net, x)}
     except Exception as error:  # whatever a net does: the census says it
-        return row | {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        status = "failed" if learns(model, x) else BY_ITSELF
+        return row | {"status": status, "reason": f"{type(error).__name__}: {error}"}
     return row | {"status": "ok"}
 
 
@@ -100,30 +80,69 @@ def fitting_input(model: nn.Module) -> Tensor:
     raise ValueError(f"takes no images of {SIZES} or {own} pixels as it is")
 
 
+def tensors(out: Any) -> Iterator[Tensor]:
+    """All tensors of whatever a net gives."""
+    if isinstance(out, Tensor):
+        yield out
+    elif isinstance(out, dict):
+        yield from tensors(list(out.values()))
+    elif out is not None:
+        for part in out:
+            yield from tensors(part)
+
+
 def main_output(out: Any) -> Tensor:
     """The first tensor of whatever a net gives."""
-    while not isinstance(out, Tensor):
-        out = next(iter(out.values())) if isinstance(out, dict) else out[0]
-    return out
+    return next(tensors(out))
+
+
+def findings(net: nn.Module, x: Tensor, kind: str) -> Row:
+    """What the columns say of the outputs of a net that was swapped."""
+    quiet = still(copy.deepcopy(net))
+    found: Row = {"independent": is_independent(quiet, x), "consistent": is_consistent(quiet, x)}
+    if any(find_norms(quiet)):
+        again, _ = knorm.swap_norm(quiet.eval(), kind)  # type: ignore[arg-type]
+        with torch.no_grad():
+            found["again"] = torch.equal(main_output(quiet(x)), main_output(again(x)))
+    return found
 
 
 def train_step(net: nn.Module, x: Tensor) -> None:
-    """One step of gradient descent; all gradients are finite."""
+    """One step of SGD, gradients clipped to norm 1, on all outputs (N, classes, ...).
+
+    Raises:
+        ValueError: gradients or the outputs after the step are not finite.
+    """
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-    main_output(net.train()(x)).square().mean().backward()
+    losses = [-out.log_softmax(1)[:, 0].mean() for out in tensors(net.train()(x))]
+    torch.stack(losses).sum().backward()
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
     if not gradients or not all(gradient.isfinite().all() for gradient in gradients):
         raise ValueError("gradients are not finite")
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
+    with torch.no_grad():
+        if not main_output(net(x)).isfinite().all():
+            raise ValueError("outputs are not finite after a step")
 
 
-def still(net: nn.Module) -> None:
-    """No dropout of any sort."""
+def learns(model: nn.Module, x: Tensor) -> bool:
+    """Whether the net takes a step of training as it was given."""
+    try:
+        train_step(model, x)
+    except Exception:  # the net's own business, told apart from what a swap did to it
+        return False
+    return True
+
+
+def still(net: nn.Module) -> nn.Module:
+    """The net itself, without dropout of any sort."""
     for module in net.modules():
         for name in ("p", "drop_prob", "dropout_p", "attn_dropout_rate", "drop_rate"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+    return net
 
 
 def is_independent(net: nn.Module, x: Tensor) -> bool:
@@ -138,3 +157,45 @@ def is_consistent(net: nn.Module, x: Tensor) -> bool:
     with torch.no_grad():
         outputs = [main_output(net.train(mode)(x)) for mode in (True, False)]
     return outputs[0].shape == outputs[1].shape and torch.allclose(*outputs, 1e-3, 1e-4)
+
+
+def folding(model: nn.Module, x: Tensor) -> Row:
+    """The largest change of outputs in evaluation when all batch norms are folded.
+
+    In float32 and float64 (where the net itself takes that), and what float32 changes by itself.
+    Scales, shifts and running statistics are made those of no new net before.
+    """
+    net = still(copy.deepcopy(model))
+    for module in filter(has_running_statistics, net.modules()):
+        module.momentum = 1.0  # type: ignore[assignment]
+        for name, parameter in module.named_parameters(recurse=False):
+            parameter.data.normal_(float(name == "weight"), 0.1)
+    with torch.no_grad():
+        net.train()(x)
+        expected, outputs = with_and_without(net.eval(), x)
+        found = {"fold_change": change(outputs, expected)}
+        try:
+            net.double()(x.double())
+        except RuntimeError:  # it makes tensors of float32 on its own
+            return found
+        exact, outputs = with_and_without(net, x.double())
+        found["fold_change_double"] = change(outputs, exact)
+        return found | {"rounding": change(expected, exact)}
+
+
+def has_running_statistics(module: nn.Module) -> bool:
+    """Whether it is a batch norm that can be folded."""
+    return isinstance(getattr(module, "running_var", None), Tensor)
+
+
+def with_and_without(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The first output of the net, and that of the net with its batch norms folded."""
+    folded, _ = knorm.swap_norm(
+        net, "none", fold=True, modules=lambda name, module: has_running_statistics(module)
+    )
+    return main_output(net(x)), main_output(folded(x))
+
+
+def change(outputs: Tensor, expected: Tensor) -> str:
+    """The largest difference, over the largest value."""
+    return f"{(outputs - expected).abs().max() / expected.abs().max():.1e}"

@@ -11,6 +11,7 @@ one.
 """
 
 import csv
+import math
 import multiprocessing
 import os
 import sys
@@ -24,7 +25,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.swap_case import BUILDERS, answer
+from benchmarks.swap_case import answer
+from benchmarks.swap_nets import families, library_version, smallest_of_each
 from knorm.choices import NORM_KINDS, check_name
 from knorm.training.compare import page
 from knorm.training.mistakes import (
@@ -37,45 +39,11 @@ from knorm.training.mistakes import (
 Row = Mapping[str, str]
 FIELDS = (
     "library", "model", "family", "kind", "status", "norms", "batch_norms", "replaced", "stay",
-    "independent", "consistent", "parameters_before", "parameters_after", "seconds", "reason",
-    "torch", "version",
+    "independent", "consistent", "again", "fold_change", "fold_change_double", "rounding",
+    "parameters_before", "parameters_after", "seconds", "reason", "torch", "version",
 )  # fmt: skip
 SMALLEST = "smallest"
 PROCESSES = multiprocessing.get_context("forkserver")  # which imports the libraries once
-
-
-def families(library: str) -> dict[str, str]:
-    """The family of every architecture, by its name."""
-    if library == "torchvision":
-        import torchvision.models as models
-        from torchvision.models import get_model_builder, list_models, segmentation
-
-        names = [*list_models(module=models), *list_models(module=segmentation)]
-        return {name: get_model_builder(name).__module__.rpartition(".")[2] for name in names}
-    import timm
-
-    return {
-        name: family for family in timm.list_modules() for name in timm.list_models(module=family)
-    }
-
-
-def library_version(library: str) -> str:
-    """Of timm or torchvision."""
-    return __import__(library).__version__
-
-
-def smallest_of_each(library: str, known: Mapping[str, str]) -> list[str]:
-    """The net with the fewest parameters of every family; nets are built without memory."""
-    sizes: dict[str, tuple[int, str]] = {}
-    for name, family in known.items():
-        try:
-            with torch.device("meta"):
-                net = BUILDERS[library](name)
-        except Exception:  # nets that cannot be built so are left to the long run
-            continue
-        size = (sum(p.numel() for p in net.parameters()), name)
-        sizes[family] = min(sizes.get(family, size), size)
-    return [name for _, name in sizes.values()]
 
 
 class Table:
@@ -140,30 +108,85 @@ def run_cases(cases: Iterable[tuple[str, str]], options: Any, known: Mapping[str
 
 
 def render(rows: Sequence[Row], head: str = "") -> str:
-    """Markdown: a line for each library and kind, then all that did not work, with the reason."""
-    lines = [
-        "| library | kind | nets with a batch norm | swapped and learn | no sample sees another "
-        "| same in training and evaluation |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    groups = sorted({(row["library"], row["kind"]) for row in rows})
+    """Markdown: nets with and without batch norms in two tables, then all that did not work."""
     with_batch = [row for row in rows if row["batch_norms"] not in ("", "0")]
-    for library, kind in groups:
-        of_kind = [r for r in with_batch if (r["library"], r["kind"]) == (library, kind)]
-        counts = [sum(test(row) for row in of_kind) for test in TESTS]
-        cells = " | ".join(share(count, len(of_kind)) for count in counts)
-        lines.append(f"| {library} | `{kind}` | {len(of_kind)} | {cells} |")
-    rest = [row for row in rows if row["status"] not in ("ok", "no norm")]
-    reasons = [f"- {r['model']}, `{r['kind']}`: {r['status']}; {r['reason']}" for r in rest]
-    parts = [head.strip(), "\n".join(lines), *(["Not swapped:", "\n".join(reasons)] * bool(rest))]
+    others = [row for row in rows if row["batch_norms"] == "0" and row["norms"] != "0"]
+    parts = [head.strip(), table("nets with a batch norm", with_batch), folding(rows)]
+    parts += [table("nets with other norms alone", others)] if others else []
+    parts += [
+        f"{title}:\n\n{by_reason(found)}"
+        for title, test in EXCEPTIONS.items()
+        if (found := [row for row in rows if test(row)])
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-TESTS = (
-    lambda row: row["status"] == "ok",
-    lambda row: row["independent"] == "True",
-    lambda row: row["consistent"] == "True",
-)
+COLUMNS = {
+    "swapped and learn": lambda row: row["status"] == "ok",
+    "no sample sees another": lambda row: row["independent"] == "True",
+    "same in training and evaluation": lambda row: row["consistent"] == "True",
+    "a second swap changes no bit": lambda row: row["status"] == "ok" and row["again"] != "False",
+}
+EXCEPTIONS = {
+    "Not swapped, or cannot learn": lambda row: row["status"] not in ("ok", "no norm"),
+    "Samples see each other": lambda row: row["independent"] == "False",
+    "Not the same in training and evaluation": lambda row: row["consistent"] == "False",
+    "Changed by a second swap": lambda row: row["again"] == "False",
+}
+
+
+def table(title: str, rows: Sequence[Row]) -> str:
+    """Counts and shares for each library and kind."""
+    lines = [
+        f"| library | kind | {title} | {' | '.join(COLUMNS)} |",
+        "| --- | --- |" + " --- |" * (1 + len(COLUMNS)),
+    ]
+    for library, kind in sorted({(row["library"], row["kind"]) for row in rows}):
+        of_kind = [row for row in rows if (row["library"], row["kind"]) == (library, kind)]
+        counts = [sum(test(row) for row in of_kind) for test in COLUMNS.values()]
+        cells = " | ".join(share(count, len(of_kind)) for count in counts)
+        lines.append(f"| {library} | `{kind}` | {len(of_kind)} | {cells} |")
+    return "\n".join(lines)
+
+
+def folding(rows: Sequence[Row]) -> str:
+    """What folding changed: in how many nets less than 1e-5, and where most."""
+    lines = [
+        "| change | nets | changed by less than 1e-5 | largest change |",
+        "| --- | --- | --- | --- |",
+    ]
+    for field, name in CHANGES.items():
+        found = sorted((row for row in rows if row.get(field)), key=lambda row: _size(row[field]))
+        if found:
+            few = sum(_size(row[field]) < 1e-5 for row in found)
+            worst = f"{found[-1][field]} ({found[-1]['model']})"
+            lines.append(f"| {name} | {len(found)} | {share(few, len(found))} | {worst} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+CHANGES = {
+    "fold_change_double": "batch norms folded, float64",
+    "fold_change": "batch norms folded, float32",
+    "rounding": "not folded, float32 instead of float64",
+}
+
+
+def _size(change: str) -> float:
+    """As a number; what is none is larger than all."""
+    return math.inf if math.isnan(float(change)) else float(change)
+
+
+def by_reason(rows: Sequence[Row]) -> str:
+    """A line for each kind, status and reason, with the nets that share them."""
+    nets: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        reason, status = row["reason"], row["status"]
+        why = reason.rpartition(": ")[2] if status == "refused" else reason  # less the module
+        nets.setdefault((row["kind"], status, why), []).append(row["model"])
+    return "\n".join(
+        f"- `{kind}`{f', {status}; {why}' * (status != 'ok')}: {', '.join(found)}"
+        for (kind, status, why), found in nets.items()
+    )
 
 
 def share(count: int, total: int) -> str:
@@ -187,7 +210,7 @@ def main() -> None:
             check_name("norm", kind, NORM_KINDS)
     known = families(options.library)
     if options.models == SMALLEST:
-        names = smallest_of_each(options.library, known)
+        names = smallest_of_each(options.library, known, Path(f"{options.out}.smallest.json"))
     else:
         names = [name for name in known if fnmatchcase(name, options.models)]
     if not names:

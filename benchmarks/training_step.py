@@ -8,7 +8,6 @@ is the median over the rounds of the ratio within a round. Saved activations are
 autograd keeps for the backward pass, parameters excepted, each storage counted once.
 """
 
-import json
 import platform
 import statistics
 from functools import partial
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from jsonargparse import auto_cli
 from torch import Tensor, nn
 
+from benchmarks.report import publish
 from knorm import KNConv2d, create_model
 from knorm.kernel import reference
 from knorm.training.profile import in_turns, over, saved_bytes, training_step
@@ -139,10 +139,7 @@ def main(
         "checked": check_against_definition(nets["kernel"], x),
         "rows": measure(nets, x, target, rounds),
     }
-    print(render(record), end="")
-    if out:
-        Path(f"{out}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        Path(f"{out}.md").write_text(render(record), encoding="utf-8")
+    publish(record, render, out)
 
 
 if __name__ == "__main__":

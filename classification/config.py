@@ -1,6 +1,5 @@
 """Settings of a classification run; recipes/*.yaml fill them in, digits.yaml when none is named."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Any, TypeVar
 
 from classification.augment_config import Augment
 from classification.data_config import Data
-from knorm.choices import TIMM, NormKind, Stats, check_name, model_names
+from knorm.choices import SWAP_OPTIONS, TIMM, NormKind, Stats, check_name, model_names
 from knorm.training.config import parse, to_yaml
-from knorm.training.folder import with_resumed_config
+from knorm.training.folder import CONFIG, checked, with_resumed_config
 from knorm.training.mistakes import check_range
 from knorm.training.schedule import Schedule
 from knorm.training.settings import Keep, Launch, Optim, check_trackers
@@ -42,10 +41,26 @@ class Model:
     """statistics of kernel normalization in evaluation"""
     options: dict[str, Any] = field(default_factory=dict)
     """further options of this net, such as width"""
+    weights: str | None = None
+    """folder of a run to begin with the weights of, its best where there are such; all settings
+    above are as in that run, but for dropout_p and eval_stats"""
+    swap: NormKind | None = None
+    """kind that `knorm.swap_norm` then gives all norms of the net; null: they stay"""
+    swap_options: dict[str, Any] = field(default_factory=dict)
+    """options of `knorm.swap_norm`, such as fold or groups"""
 
     def __post_init__(self) -> None:
         if not self.name.startswith(TIMM):
             check_name("model", self.name, model_names())
+        if self.swap_options and self.swap is None:
+            raise ValueError("model.swap_options belongs to model.swap, which is not given")
+        for option in self.swap_options:
+            check_name("model.swap_options", option, SWAP_OPTIONS)
+
+    def in_words(self) -> str:
+        """The net, where its weights are from, and what is swapped."""
+        begun = f"  weights of {self.weights}" if self.weights else ""
+        return f"{self.name}{begun}" + (f"  norms swapped to {self.swap}" if self.swap else "")
 
 
 @dataclass(kw_only=True)
@@ -166,7 +181,4 @@ def settings_of(recipe: Recipe) -> str:
 
 def load_recipe(run_dir: Path) -> Recipe:
     """The recipe that a run has written into its folder."""
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{run_dir} is no run folder: it holds no config.yaml")
-    return parse_recipe([f"--config={os.fspath(path)}"])
+    return parse_recipe([f"--config={checked(run_dir) / CONFIG}"])

@@ -1,7 +1,7 @@
 """From a data set's name to batches: splits, scaling, and what each rank reads when."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,8 @@ from classification.readers import (
 from classification.scaling import SCALINGS
 from knorm.training.loop import Window
 from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
-from knorm.training.sampling import Sampling, evaluation_share
+from knorm.training.packages import how_to_install
+from knorm.training.sampling import Cut, evaluation_share
 from knorm.training.seeds import mix
 
 AHEAD = 3  # batches of a streamed split that are being read while one is used
@@ -78,13 +79,15 @@ class ImageData:
 
 
 def check_packages(data: Data, augment: Augment) -> None:
-    """Raise `UserMistakeError` unless what the data and their augmentation import is installed."""
-    needed = {f"data.name {data.name}": PACKAGES[data.name]} if data.name in PACKAGES else {}
+    """Raise `UserMistakeError` unless all that a run imports late is installed."""
+    needed = {"a run's picture": "matplotlib"}
+    if data.name in PACKAGES:
+        needed[f"data.name {data.name}"] = PACKAGES[data.name]
     if augment.policy is not None:
-        needed[f"augment.policy {augment.policy}"] = ("torchvision", "vision")
-    for setting, (package, extra) in needed.items():
-        if find_spec(package) is None:
-            raise UserMistakeError(f"{setting} needs {package}: pip install 'knorm[{extra}]'")
+        needed[f"augment.policy {augment.policy}"] = "torchvision"
+    for what, module in needed.items():
+        if find_spec(module) is None:
+            raise UserMistakeError(f"{what} needs {module}: {how_to_install(module)}")
 
 
 def count_classes(data: Data) -> int:
@@ -111,6 +114,7 @@ def load_data(
             name: split.decoded() if isinstance(split, FolderSplit) else split
             for name, split in splits.items()
         }
+    check_late(splits, accelerator)
     mean, std = statistics or SCALINGS[recipe.data.scaling](recipe.data, splits["train"])
     channels_last = recipe.launch.channels_last
     return ImageData(
@@ -121,6 +125,16 @@ def load_data(
         accelerator=accelerator,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
+
+
+def check_late(splits: Mapping[str, Split], accelerator: Accelerator) -> None:
+    """Files that are read only after an epoch or at the very end are whole; each rank tries some.
+
+    Those of the training set all come in the first epochs, and last/ is saved before.
+    """
+    for name, split in splits.items():
+        if name != "train" and isinstance(split, FolderSplit):
+            split.check_ends(accelerator.process_index, accelerator.num_processes)
 
 
 def check_labels(name: str, source: Source) -> None:
@@ -175,7 +189,7 @@ def balanced_order(labels: Tensor, seed: int) -> Tensor:
 
 
 def training_windows(
-    data: ImageData, augment: Augment, sampling: Sampling, epoch: int, first_step: int = 0
+    data: ImageData, augment: Augment, sampling: Cut, epoch: int, first_step: int = 0
 ) -> Iterator[Window[Batch]]:
     """What this rank computes in the steps of an epoch, augmented."""
     accelerator = data.accelerator

@@ -37,12 +37,12 @@ DATA_FACTS = {
 }
 
 
-PACKAGES = {  # what reading a set imports, and the extra that brings it
-    "digits": ("sklearn", "train"),
-    "mnist": ("torchvision", "vision"),
-    "cifar10": ("torchvision", "vision"),
-    "cifar100": ("torchvision", "vision"),
-    "imagefolder": ("PIL", "vision"),
+PACKAGES = {  # what reading a set imports
+    "digits": "sklearn",
+    "mnist": "torchvision",
+    "cifar10": "torchvision",
+    "cifar100": "torchvision",
+    "imagefolder": "PIL",
 }
 
 

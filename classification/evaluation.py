@@ -3,6 +3,7 @@
 import json
 import sys
 from argparse import Namespace
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from classification.config import Recipe, load_recipe
+from classification.config import Recipe
 from classification.data import ImageData, evaluation_batches, load_data
 from classification.task import Classification, make_model
-from knorm.choices import Stats
-from knorm.training import checkpoint
+from classification.weights import check_agree, read_weights
+from knorm.choices import NormKind, Stats
 from knorm.training.evaluate import evaluate
-from knorm.training.folder import BEST, LAST
 from knorm.training.launch import start
 from knorm.training.mistakes import (
     UserMistakeError,
@@ -79,24 +79,23 @@ def load_net(
     *,
     weights: str | None = None,
     eval_stats: Stats | None = None,
+    swap: NormKind | None = None,
+    swap_options: dict[str, Any] | None = None,
     seed: int | None = None,
     test_flip: bool = False,
     cpu: bool = False,
 ) -> Loaded:
-    """The net that a run saved; what is None is as in the run, weights the best that there are."""
-    recipe = load_recipe(run_dir)
-    weights = weights or (BEST if checkpoint.exists(run_dir / BEST) else LAST)
-    inside = sorted(path.parent.name for path in run_dir.glob("*/config.yaml"))
-    if inside:
-        raise ValueError(f"{run_dir} holds several runs, give one of {', '.join(inside)}")
-    saved = checkpoint.load(run_dir / weights)
-    state = saved.state
-    needed = ("mean", "std", "num_classes", "in_chans", "fingerprints")
-    missing = [name for name in needed if name not in state]
-    if missing:
-        raise ValueError(f"{run_dir / weights} does not say {missing[0]}")
+    """The net that a run saved; what is None is as in the run, weights the best that there are.
+
+    With `swap` the norms of the loaded net are swapped as `model.swap` does it.
+    """
+    read = read_weights(run_dir, weights)
+    recipe, state = deepcopy(read.recipe), read.saved.state
     if eval_stats is not None:
         recipe.model = replace(recipe.model, eval_stats=eval_stats)
+    if swap is not None or swap_options:
+        recipe.model = replace(recipe.model, swap=swap, swap_options=swap_options or {})
+        check_agree(recipe.model, read)
     recipe.seed = recipe.seed if seed is None else seed
     recipe.test_flip = recipe.test_flip or test_flip
     recipe.launch = replace(recipe.launch, cpu=recipe.launch.cpu or cpu, processes=None)
@@ -105,12 +104,9 @@ def load_net(
         num_classes=state["num_classes"],
         in_chans=state["in_chans"],
         seed=recipe.seed,
+        weights=read,
     )
-    try:
-        net.load_state_dict(saved.evaluated)
-    except RuntimeError as error:
-        raise ValueError(f"{run_dir} holds the weights of another net") from error
-    return Loaded(recipe, net, state, weights)
+    return Loaded(recipe, net, state, read.which)
 
 
 def show(options: Namespace, state: dict[str, Any], numbers: dict[str, Any]) -> None:
@@ -122,6 +118,7 @@ def show(options: Namespace, state: dict[str, Any], numbers: dict[str, Any]) -> 
         "epoch": state["epoch"],
         "step": state["step"],
         "eval_stats": options.eval_stats or state["model"]["eval_stats"],
+        "swap": options.swap or state["model"].get("swap"),
         "seed": state["seed"] if options.seed is None else options.seed,
     }
     print(json.dumps(about | numbers))

@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from classification.config import Recipe
 from classification.data import load_data
 from classification.evaluation import load_net
+from knorm.training.files import check_file
 from knorm.training.launch import start
-from knorm.training.mistakes import (
-    UserMistakeError,
-    mistakes_of_the_user,
-    needing,
-)
+from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user
 
 TOLERANCE = 1e-4
 CHECKED = 5  # test images
@@ -25,25 +22,29 @@ SCALING = "(pixels / 255 - mean) / std"
 
 
 def carry_out(options: Namespace) -> None:
-    """The plan of an export."""
+    """The plan of an export; where it goes to is tried before what takes long."""
     with mistakes_of_the_user():
         recipe, net, state, options.weights = load_net(
             options.run_dir, weights=options.weights, eval_stats=options.eval_stats, cpu=True
         )
     check_deterministic(net.eval())
+    if options.out:
+        import onnxruntime  # noqa: F401
+
+        check_file(options.out)
+    if options.hub_folder or options.push:
+        from classification.hub import check_destination
+
+        check_destination(options.run_dir, options.hub_folder, options.push)
     images = test_images(recipe, state)
     facts = facts_of(recipe, state, images)
     if options.out:
-        with needing("export", "ONNX"):
-            import onnxruntime  # noqa: F401  first, for the export takes long
-
-            write_onnx(net, images, facts, options.out)
-            difference = check_onnx(net, images, options.out)
+        write_onnx(net, images, facts, options.out)
+        difference = check_onnx(net, images, options.out)
         agreed = f"onnxruntime agrees within {difference:.1e} on {CHECKED} test images"
         print(f"{options.out}: {agreed}")
     if options.hub_folder or options.push:
-        with needing("hub", "the hub"):
-            ship_to_hub(options, recipe, net, images, facts)
+        ship_to_hub(options, recipe, net, images, facts)
 
 
 def check_deterministic(net: nn.Module) -> None:
@@ -92,7 +93,6 @@ def write_onnx(net: nn.Module, images: Tensor, facts: dict[str, Any], out: Path)
     assert program is not None
     for name, value in facts.items():
         program.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value)
-    out.parent.mkdir(parents=True, exist_ok=True)
     program.save(out)
 
 

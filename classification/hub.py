@@ -1,23 +1,47 @@
 """The net of a run for the Hugging Face hub: a folder, or a repository, with its model card."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
 
 from classification.config import Recipe, load_recipe
-from classification.task import net_options
+from classification.task import net_options, swap_options
 from knorm.hub import HubModel
 from knorm.training.config import to_yaml
+from knorm.training.files import check_folder
+from knorm.training.folder import RESULT, read_environment, read_result
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.report import score_table
 
 MOST_NAMES = 100  # classes up to which the card names them
+
+
+# Of the hub and of the client it uses, whose own errors are what HfHubHTTPError derives from.
+FAILURES: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
+
+
+def check_destination(run_dir: Path, folder: Path | None, repo: str | None) -> None:
+    """Raise `UserMistakeError` unless the run has what a card tells and the places can be had."""
+    if not (run_dir / RESULT).is_file():
+        raise UserMistakeError(f"{run_dir} is no finished run: it holds no {RESULT}")
+    if folder is not None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserMistakeError(
+                f"hub_folder {folder} exists already; give another one or remove it"
+            )
+        check_folder(folder)
+    if repo is not None:
+        try:
+            validate_repo_id(repo)
+        except HFValidationError as error:
+            raise UserMistakeError(f"--push {repo}: no name of a repository: {error}") from error
 
 
 def hub_model(recipe: Recipe, net: nn.Module, facts: dict[str, Any]) -> HubModel:
@@ -27,15 +51,13 @@ def hub_model(recipe: Recipe, net: nn.Module, facts: dict[str, Any]) -> HubModel
         "in_chans": facts["shape"][0],
         **net_options(recipe.model),
     }
-    model = HubModel(recipe.model.name, options, facts)
+    model = HubModel(recipe.model.name, options, facts, swap_options(recipe.model) or None)
     model.net.load_state_dict(net.state_dict())
     return model.eval()
 
 
 def write_folder(model: HubModel, text: str, folder: Path, images: Tensor) -> None:
     """Write the folder and load it again: the logits must be the same bit for bit."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserMistakeError(f"hub_folder {folder} exists already; give another one or remove it")
     model.save_pretrained(folder, model_card_kwargs={"text": text})
     with torch.no_grad():
         if not torch.equal(HubModel.from_pretrained(folder)(images), model(images)):
@@ -46,19 +68,16 @@ def push(model: HubModel, text: str, repo: str) -> str:
     """Make the repository `user/name` hold the net; returns its address."""
     try:
         return str(model.push_to_hub(repo, model_card_kwargs={"text": text}))
-    except (HfHubHTTPError, LocalTokenNotFoundError, ConnectionError) as error:
+    except FAILURES as error:
         raise UserMistakeError(f"{repo} cannot be pushed: {error}") from error
 
 
 def model_card(recipe: Recipe, run_dir: Path, weights: str, facts: dict[str, Any]) -> str:
     """The card in Markdown, with metadata, from a finished run."""
-    path = run_dir / "result.json"
-    if not path.is_file():
-        raise UserMistakeError(f"{run_dir} is no finished run: it holds no result.json")
-    result = json.loads(path.read_text(encoding="utf-8"))
-    environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+    result, environment = read_result(run_dir), read_environment(run_dir)
     kept = [row for row in result["results"] if row["weights"] == weights]
-    options = ", ".join(f"{name} {value}" for name, value in net_options(recipe.model).items())
+    options, swap = in_words(net_options(recipe.model)), in_words(swap_options(recipe.model))
+    swap = f", norms swapped ({swap})" if swap else ""
     git = environment["git"]
     source = f"knorm, git commit {git['commit']}" if git else "knorm"
     names = ", ".join(facts["classes"][:MOST_NAMES])
@@ -70,8 +89,8 @@ def model_card(recipe: Recipe, run_dir: Path, weights: str, facts: dict[str, Any
 
 # {result["name"]}
 
-{recipe.model.name} ({options}), trained on {recipe.data.name} for {result["epochs"]} epochs with \
-seed {result["seed"]} by {source}.
+{recipe.model.name} ({options}){swap}, trained on {recipe.data.name} for {result["epochs"]} \
+epochs with seed {result["seed"]} by {source}.
 
 ```python
 from knorm.hub import HubModel
@@ -94,10 +113,18 @@ Images are (N, {channels}, {height}, {width}) float32: {facts["scaling"]}, with 
 """
 
 
+def in_words(options: Mapping[str, Any]) -> str:
+    """`norm kernel, width 0.5`."""
+    return ", ".join(f"{name} {value}" for name, value in options.items())
+
+
 def public_recipe(run_dir: Path) -> str:
-    """The run's recipe without the place of its data, which is nobody else's business."""
+    """The run's recipe without the places of data and runs, which are nobody else's business."""
     recipe = load_recipe(run_dir)
-    return to_yaml(replace(recipe, data=replace(recipe.data, root="data"))).strip()
+    model = recipe.model
+    if model.weights is not None:
+        model = replace(model, weights=Path(model.weights).name)
+    return to_yaml(replace(recipe, data=replace(recipe.data, root="data"), model=model)).strip()
 
 
 def card_data(recipe: Recipe, rows: list[dict[str, Any]]) -> ModelCardData:

@@ -7,6 +7,7 @@ where that is still enough.
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 
 from knorm.training.mistakes import UserMistakeError
+
+ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")  # of JPEG, by its specification, and of PNG
+MOST_TAIL = 8  # bytes
 
 
 @contextmanager
@@ -32,6 +36,22 @@ def opened(path: str) -> Iterator[Any]:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserMistakeError(f"{path}: not an image that can be read: {error}") from error
+
+
+def check_end(path: str) -> None:
+    """Raise `UserMistakeError` for a file that was cut off, at the price of reading its last bytes.
+
+    One that does not end as JPEG and PNG do is decoded: a few whole ones have other bytes behind.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(-min(MOST_TAIL, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            tail = file.read()
+    except OSError as error:
+        raise UserMistakeError(f"{path}: {error.strerror}") from error
+    if not tail.endswith(ENDS):
+        with opened(path) as image:
+            image.load()
 
 
 def read_sides(path: str) -> tuple[int, int]:

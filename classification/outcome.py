@@ -11,7 +11,8 @@ from torch import Tensor
 from classification.config import Recipe
 from classification.data import ImageData
 from classification.evaluation import evaluate_split
-from classification.task import Classification
+from classification.task import Classification, swap_report
+from classification.weights import Weights
 from knorm.training.cost import count_macs, count_parameters, peak_memory
 from knorm.training.environment import device_name
 from knorm.training.folder import BEST, LAST, RESULT
@@ -21,6 +22,7 @@ from knorm.training.pictures import draw_confusion, draw_curves
 from knorm.training.report import in_time, write_report
 from knorm.training.run import Run, to_json
 
+SOURCE, SWAP = "source.json", "swap.txt"
 SCORES = ("top1", "top1_flip", "top5", "loss")
 Numbers = Mapping[str, Any]
 
@@ -30,20 +32,29 @@ def plan(recipe: Recipe, trainer: Trainer, data: ImageData, where: str) -> str:
     num_processes = trainer.accelerator.num_processes
     sizes = "  ".join(f"{name} {len(split.labels)}" for name, split in data.splits.items())
     per_epoch = trainer.steps_per_epoch
-    steps = recipe.epochs * per_epoch
+    steps = trainer.steps
     first, last = (trainer.rate_at(step) for step in (0, steps - 1))
     return f"""\
-net    {recipe.model.name}  {count_parameters(trainer.net):,} parameters  \
+net    {recipe.model.in_words()}  {count_parameters(trainer.net):,} parameters  \
 {device_name(trainer.accelerator.device)}  {strategy(trainer.accelerator)}  \
 mixed precision {recipe.launch.mixed_precision}
 data   {recipe.data.name}  {sizes}  {recipe.data.scaling}  \
 {recipe.augment.in_words()}
 batch  {recipe.batch_size} = {recipe.batch_size / num_processes / recipe.accumulation:g} x \
 {num_processes} process(es) x {recipe.accumulation} pass(es)  \
-{steps} steps = {recipe.epochs} epochs x {per_epoch}  seed {recipe.seed}
+{steps} steps = {steps / per_epoch:g} epochs x {per_epoch}  seed {recipe.seed}
 rate   {recipe.optim.lr:g} {recipe.schedule.name}, {first:.3g} -> {last:.3g}  \
 {recipe.optim.name}  weight decay {recipe.optim.weight_decay:g}
 run    {where}{f"  goes on after step {trainer.step}" if trainer.step else ""}"""
+
+
+def write_beginning(recipe: Recipe, run: Run, weights: Weights | None) -> None:
+    """Where the first weights are from and what became of each norm, where that is to be told."""
+    if weights is not None:
+        run.write(SOURCE, to_json(weights.facts(), indent=2) + "\n")
+    if recipe.model.swap is not None:
+        facts = {name: run.facts[name] for name in ("num_classes", "in_chans")}
+        run.write(SWAP, f"{swap_report(recipe.model, **facts)}\n")
 
 
 def test_numbers(

@@ -6,6 +6,7 @@ A split has `labels` (int64), `device` (where its images come out) and
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ import torch
 from torch import Tensor
 
 from classification.data_config import Data
-from classification.image_files import read_box, read_middle, read_sides
+from classification.image_files import check_end, read_box, read_middle, read_sides
 from classification.synthetic import synthetic_images
-from knorm.training.mistakes import UserMistakeError
+from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
 
 AUTO_RESIDENT = 2 * 2**30  # bytes of decoded images
 DECODE_CHUNK = 4096  # images decoded between two copies
+STAT_PARTS = 64  # of a split, which threads look up
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -107,9 +109,19 @@ class FolderSplit:
         return FolderSplit(paths, labels, self.geometry, self.pool)
 
     def fingerprint(self) -> str:
-        """Of labels and the last two parts of every path: what lies in the files is not read."""
+        """Of labels, sizes and the last two parts of every path: the files are not read."""
         names = b"\n".join(b"/".join(path.split(b"/")[-2:]) for path in self.paths.tolist())
-        return digest(self.labels, torch.frombuffer(bytearray(names), dtype=torch.uint8))
+        parts = np.array_split(self.paths, STAT_PARTS)
+        sizes = torch.tensor([size for part in self.pool.map(sizes_of, parts) for size in part])
+        return digest(self.labels, sizes, torch.frombuffer(bytearray(names), dtype=torch.uint8))
+
+    def check_ends(self, first: int, step: int) -> None:
+        """Raise `OneRankMistakeError` if one of the files first, first + step, ... was cut off."""
+        paths = [os.fsdecode(path) for path in self.paths[first::step]]
+        try:
+            deque(self.pool.map(check_end, paths), maxlen=0)
+        except UserMistakeError as broken:
+            raise OneRankMistakeError(str(broken)) from broken
 
     def to(self, device: torch.device) -> "FolderSplit":
         return self
@@ -122,6 +134,11 @@ class FolderSplit:
         """The same split in memory."""
         chunks = [self.images(part) for part in torch.arange(len(self.labels)).split(DECODE_CHUNK)]
         return ResidentSplit(torch.cat(chunks), self.labels)
+
+
+def sizes_of(paths: np.ndarray) -> list[int]:
+    """Bytes of every file."""
+    return [os.path.getsize(path) for path in paths.tolist()]
 
 
 @dataclass(frozen=True)

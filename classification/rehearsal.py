@@ -1,7 +1,10 @@
 """A dry run: the plan of a run, and a few steps of all that it will do, on its data and nets."""
 
+import socket
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from itertools import islice, pairwise
 from pathlib import Path
@@ -16,11 +19,13 @@ from classification.config import Recipe
 from classification.data import ImageData, training_windows
 from classification.evaluation import evaluate_split
 from classification.outcome import plan
-from classification.runs import facts_of, make_sampling, make_trainer
+from classification.runs import facts_of, make_sampling, make_trainer, parent_of
 from classification.task import Classification
+from classification.weights import first_weights
 from knorm.training.cost import count_macs
 from knorm.training.folder import LAST
 from knorm.training.loop import Trainer, gradient_step, train_epoch
+from knorm.training.mistakes import OneRankMistakeError
 from knorm.training.progress import Progress
 from knorm.training.run import Run
 from knorm.training.state import weights_of
@@ -33,7 +38,7 @@ CURVE_WIDTH = 60
 def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> None:
     """Print the plan, try everything, print what it costs; keep nothing."""
     say = accelerator.print
-    trainer = make_trainer(recipe, data, accelerator)
+    trainer = make_trainer(recipe, data, accelerator, first_weights(recipe))
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     say(plan(recipe, trainer, data, "nothing is kept, this is a dry run"))
     image = data.splits["test"].images(torch.zeros(1, dtype=torch.long))
@@ -42,17 +47,14 @@ def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> None:
     say(f"curve  {curve(trainer, recipe.epochs)}  learning rate over {recipe.epochs} epochs")
     per_step = try_training(recipe, trainer, data, task)
     per_image = try_evaluation(recipe, trainer, data, task)
-    with tempfile.TemporaryDirectory() as place:
-        places: list[Any] = [place]
-        broadcast_object_list(places)
-        run = Run(Path(places[0]), accelerator, facts_of(recipe, data))
+    with passing_folder(recipe, accelerator) as folder:
+        run = Run(folder, accelerator, facts_of(recipe, data))
         run.save(LAST, trainer)
         accelerator.wait_for_everyone()
         num_bytes = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
         again = make_trainer(recipe, data, accelerator)
         run.resume(again)
         check_equal(trainer, again)
-        accelerator.wait_for_everyone()
     kept = recipe.epochs // recipe.keep.every if recipe.keep.every else 0
     most = recipe.seeds * (3 + kept) * num_bytes
     say(f"disk   {most / 2**20:,.0f} MiB at most, {num_bytes / 2**20:,.1f} a save")
@@ -62,6 +64,28 @@ def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> None:
     runs = f"{recipe.seeds} runs, " if recipe.seeds > 1 else ""
     say(f"time   {runs}about {timedelta(seconds=seconds)}, {1000 * per_step:,.0f} ms a step")
     say("dry run passed: trained, evaluated, saved, resumed")
+
+
+@contextmanager
+def passing_folder(recipe: Recipe, accelerator: Accelerator) -> Iterator[Path]:
+    """A folder that all ranks see and that is gone afterwards, on the disk of the run's own."""
+    wanted = Path(recipe.run_dir) if recipe.run_dir else parent_of(recipe)
+    near = next(place for place in wanted.absolute().parents if place.is_dir())
+    place: list[Any] = [None]
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            made = tempfile.TemporaryDirectory(prefix=".dry-run-", dir=near)
+            place = [stack.enter_context(made)]
+        broadcast_object_list(place)
+        folder = Path(place[0])
+        if not folder.is_dir():
+            here = f"process {accelerator.process_index} on {socket.gethostname()}"
+            raise OneRankMistakeError(
+                f"{here} does not see {near} as the first process does; a run needs a folder that "
+                "all nodes see: give --run_dir"
+            )
+        yield folder
+        accelerator.wait_for_everyone()
 
 
 def num_images(data: ImageData, split: str) -> int:

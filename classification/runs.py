@@ -1,19 +1,22 @@
 """Training runs: what happens from a recipe to a run folder."""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from classification.config import Recipe, settings_of
 from classification.data import (
+    Batch,
     ImageData,
     check_packages,
     count_classes,
@@ -21,20 +24,22 @@ from classification.data import (
     training_windows,
 )
 from classification.evaluation import evaluate_split
-from classification.outcome import plan, result_of, test_numbers, write_outcome
+from classification.outcome import plan, result_of, test_numbers, write_beginning, write_outcome
 from classification.task import Classification, check_images, complete, make_model, score
+from classification.weights import Weights, first_weights
+from knorm.training.cost import peak_memory
 from knorm.training.environment import describe_environment
-from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, RESULT
+from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, read_result
 from knorm.training.interrupt import stop_on_signal
 from knorm.training.launch import check_launch, compiled, start, stays_on_cpu, world_size
-from knorm.training.loop import Trainer, gradient_step, train_epoch
+from knorm.training.loop import Step, Trainer, Window, gradient_step, train_epoch
 from knorm.training.mistakes import (
     DivergedError,
     UserMistakeError,
     mistakes_of_the_user,
 )
 from knorm.training.optim import check_optimizer, make_optimizer
-from knorm.training.progress import Progress
+from knorm.training.progress import SPEED, Progress
 from knorm.training.resume import Place, changed_surroundings, find_place
 from knorm.training.run import Run, command_line, open_folder, to_json
 from knorm.training.sampling import Sampling
@@ -67,16 +72,16 @@ def train_seeds(
     """The run, or one for every seed, in folders of a common one with the mean in it."""
     if recipe.seeds == 1:
         return [train(recipe, place, data, accelerator, command)]
-    folder = open_run_folder(recipe, place, accelerator, command)
     results = []
-    for seed in range(recipe.seed, recipe.seed + recipe.seeds):
-        one = replace(recipe, seed=seed, seeds=1, run_dir=str(folder / f"seed-{seed}"))
-        inner = find_place(AUTO, one.run_dir, folder, settings_of(one))
-        results.append(train(one, inner, data, accelerator, command))
-        accelerator.free_memory()
-    if accelerator.is_main_process:
-        text = write_seeds(folder, results)
-        print(f"{text}\n{folder}", flush=True)
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        for seed in range(recipe.seed, recipe.seed + recipe.seeds):
+            one = replace(recipe, seed=seed, seeds=1, run_dir=str(folder / f"seed-{seed}"))
+            inner = find_place(AUTO, one.run_dir, folder, settings_of(one))
+            results.append(train(one, inner, data, accelerator, command))
+            accelerator.free_memory()
+        if accelerator.is_main_process:
+            text = write_seeds(folder, results)
+            print(f"{text}\n{folder}", flush=True)
     return results
 
 
@@ -87,18 +92,25 @@ def train(
     if place.finished and place.folder is not None:
         if accelerator.is_main_process:
             print(f"{place.folder} is finished already", flush=True)
-        return json.loads((place.folder / RESULT).read_text(encoding="utf-8"))
+        return read_result(place.folder)
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
-    trainer = make_trainer(recipe, data, accelerator)
-    run = open_run(recipe, place, data, accelerator, command)
-    if place.saved:
-        run.resume(trainer)
-    start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
-    fit(recipe, trainer, run, data, task)
-    tested, matrix = test_numbers(recipe, trainer, run, data, task)
-    result = result_of(recipe, trainer, run, data, tested)
-    write_outcome(run, result, matrix)
+    weights = None if place.saved else first_weights(recipe)
+    trainer = make_trainer(recipe, data, accelerator, weights)
+    sampling = make_sampling(recipe, data)
+    windows = partial(training_windows, data, recipe.augment, sampling)
+    step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+        if place.saved:
+            run.resume(trainer)
+        else:
+            write_beginning(recipe, run, weights)
+        start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
+        fit(recipe, trainer, run, data, task, windows, step)
+        tested, matrix = test_numbers(recipe, trainer, run, data, task)
+        result = result_of(recipe, trainer, run, data, tested)
+        write_outcome(run, result, matrix)
     return result
 
 
@@ -111,8 +123,9 @@ def prepare(recipe: Recipe) -> Place:
         check_optimizer(recipe.optim)
         check_resumable(recipe.optim)
         complete(recipe.model, recipe.data)
-    if recipe.model.norm == "sync_batch" and world_size() > 1 and stays_on_cpu(recipe.launch):
-        raise UserMistakeError("model.norm sync_batch shares statistics between GPUs only")
+    norms = (recipe.model.norm, recipe.model.swap)
+    if "sync_batch" in norms and world_size() > 1 and stays_on_cpu(recipe.launch):
+        raise UserMistakeError("norms of kind sync_batch share statistics between GPUs only")
     with mistakes_of_the_user(), torch.device("meta"):
         make_model(
             recipe.model,
@@ -120,7 +133,10 @@ def prepare(recipe: Recipe) -> Place:
             in_chans=recipe.data.facts.in_chans,
             seed=recipe.seed,
         )
-    return find_place(recipe.resume, recipe.run_dir, parent_of(recipe), settings_of(recipe))
+    place = find_place(recipe.resume, recipe.run_dir, parent_of(recipe), settings_of(recipe))
+    if not place.saved:
+        first_weights(recipe)
+    return place
 
 
 def check_passes(recipe: Recipe) -> None:
@@ -138,21 +154,14 @@ def parent_of(recipe: Recipe) -> Path:
     return Path("runs", recipe.name or "")
 
 
-def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> Trainer:
+def make_trainer(
+    recipe: Recipe, data: ImageData, accelerator: Accelerator, weights: Weights | None = None
+) -> Trainer:
     """Net and optimizer on the device, and the rate of every step."""
     with mistakes_of_the_user():
         per_epoch = make_sampling(recipe, data).steps
-    net = make_model(
-        recipe.model,
-        num_classes=len(data.classes),
-        in_chans=recipe.data.facts.in_chans,
-        seed=recipe.seed,
-    )
-    net = net.to(accelerator.device).to(memory_format=data.memory_format)
-    ema = None
-    if recipe.ema_decay is not None:
-        averaging = get_ema_multi_avg_fn(recipe.ema_decay)
-        ema = AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
+    net = make_net(recipe, data, weights)
+    ema = make_ema(recipe, net)
     plain = None
     if accelerator.distributed_type == DistributedType.FSDP:
         if ema is not None:
@@ -160,20 +169,45 @@ def make_trainer(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> T
         plain = deepcopy(net)
     optimizer = make_optimizer(recipe.optim, net)
     model, optimizer = accelerator.prepare(compiled(net, recipe.launch), optimizer)
-    schedule, peak, steps = recipe.schedule, recipe.optim.lr, recipe.epochs * per_epoch
+    steps = recipe.epochs * per_epoch
     return Trainer(
         accelerator=accelerator,
         model=model,
         optimizer=optimizer,
-        rate_at=lambda step: (
-            peak * fraction_at(schedule, step, steps=steps, steps_per_epoch=per_epoch)
-        ),
+        rate_at=rate_of(recipe, steps, per_epoch),
         seed=recipe.seed,
         steps_per_epoch=per_epoch,
+        steps=steps,
         ema=ema,
         ema_every=recipe.ema_every,
         plain=plain,
     )
+
+
+def make_net(recipe: Recipe, data: ImageData, weights: Weights | None = None) -> nn.Module:
+    """The net of the recipe for these data, on their device, with its first weights."""
+    net = make_model(
+        recipe.model,
+        num_classes=len(data.classes),
+        in_chans=recipe.data.facts.in_chans,
+        seed=recipe.seed,
+        weights=weights,
+    )
+    return net.to(data.accelerator.device).to(memory_format=data.memory_format)
+
+
+def make_ema(recipe: Recipe, net: nn.Module) -> AveragedModel | None:
+    """The moving average of the net's weights, where the recipe asks for one."""
+    if recipe.ema_decay is None:
+        return None
+    averaging = get_ema_multi_avg_fn(recipe.ema_decay)
+    return AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
+
+
+def rate_of(recipe: Recipe, steps: int, per_epoch: int) -> Callable[[int], float]:
+    """The learning rate of every step."""
+    schedule, peak = recipe.schedule, recipe.optim.lr
+    return lambda step: peak * fraction_at(schedule, step, steps=steps, steps_per_epoch=per_epoch)
 
 
 def make_sampling(recipe: Recipe, data: ImageData) -> Sampling:
@@ -187,18 +221,6 @@ def make_sampling(recipe: Recipe, data: ImageData) -> Sampling:
         repeats=recipe.augment.repeats,
         together=2 if recipe.augment.mixes else 1,
     )
-
-
-def open_run(
-    recipe: Recipe,
-    place: Place,
-    data: ImageData,
-    accelerator: Accelerator,
-    command: str,
-) -> Run:
-    """The run folder, with everything in it that is known before the first step."""
-    folder = open_run_folder(recipe, place, accelerator, command)
-    return Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
 
 
 def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
@@ -215,8 +237,10 @@ def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     }
 
 
-def open_run_folder(recipe: Recipe, place: Place, accelerator: Accelerator, command: str) -> Path:
-    """The folder with the recipe, the command and the surroundings in it."""
+def open_run_folder(
+    recipe: Recipe, place: Place, accelerator: Accelerator, command: str
+) -> AbstractContextManager[Path]:
+    """The folder, this job's alone, with the recipe, the command and the surroundings in it."""
     environment = describe_environment(accelerator, Path(__file__).parent)
     if place.begun and place.folder is not None:
         changed = changed_surroundings(place.folder, environment)
@@ -230,12 +254,21 @@ def open_run_folder(recipe: Recipe, place: Place, accelerator: Accelerator, comm
     return open_folder(accelerator, place.folder, parent_of(recipe), files)
 
 
-def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Classification) -> None:
-    """Train epoch by epoch; validate, record and save after each."""
-    sampling = make_sampling(recipe, data)
-    step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
+def fit(
+    recipe: Recipe,
+    trainer: Trainer,
+    run: Run,
+    data: ImageData,
+    task: Classification,
+    windows: Callable[[int, int], Iterator[Window[Batch]]],
+    step: Step[Batch],
+) -> None:
+    """Train epoch by epoch; validate, record and save after each.
+
+    `windows` gives those of an epoch, counted from 1, from a step of it on, counted from 0.
+    """
     progress = Progress(
-        epochs=recipe.epochs,
+        epochs=trainer.epochs,
         steps=trainer.steps_per_epoch,
         unit="img",
         enabled=run.writes,
@@ -249,12 +282,10 @@ def fit(recipe: Recipe, trainer: Trainer, run: Run, data: ImageData, task: Class
         progress,
     ):
         progress.print(plan(recipe, trainer, data, str(run.folder)))
-        for epoch in range(trainer.current_epoch, recipe.epochs + 1):
-            windows = training_windows(
-                data, recipe.augment, sampling, epoch, first_step=trainer.steps_into(epoch)
-            )
-            train = train_epoch(trainer, windows, step, progress, lambda: run.after_step(trainer))
-            if not math.isfinite(train["loss"]):
+        for epoch in range(trainer.current_epoch, trainer.epochs + 1):
+            left = windows(epoch, trainer.steps_into(epoch))
+            train = train_epoch(trainer, left, step, progress, lambda: run.after_step(trainer))
+            if not math.isfinite(train.get("loss", 0.0)):
                 raise DivergedError(f"the loss left all bounds in epoch {epoch}: lower optim.lr")
             val = validate(recipe, trainer, data, task)
             row = row_of(trainer, train, val)
@@ -279,8 +310,8 @@ def row_of(trainer: Trainer, train: dict[str, float], val: dict[str, float]) -> 
         "epoch": trainer.epoch,
         "step": trainer.step,
         "lr": trainer.rate_at(trainer.step - 1),
-        "train.loss": train["loss"],
-        "train.top1": train["top1"],
+        **{f"train.{name}": value for name, value in train.items() if name not in SPEED},
         **{f"val.{name}": value for name, value in val.items()},
-        **{name: train[name] for name in ("seconds", "samples_per_second", "data_wait")},
+        **{name: train[name] for name in SPEED},
+        "memory_bytes": peak_memory(trainer.accelerator.device),
     }

@@ -12,13 +12,14 @@ from classification.config import Recipe, Search, settings_of
 from classification.data import ImageData, load_data
 from classification.rehearsal import rehearse
 from classification.runs import open_run_folder, parent_of, prepare, train_seeds
-from knorm.training.files import write_text
+from knorm.training.files import read_text, write_text
 from knorm.training.folder import AUTO, COMMAND, RESULT
 from knorm.training.launch import start
 from knorm.training.mistakes import DivergedError, UserMistakeError
 from knorm.training.resume import find_place
 from knorm.training.run import command_line, to_json
-from knorm.training.study import mean_and_sd, values_of
+from knorm.training.study import values_of
+from knorm.training.tables import mean_and_sd, spread
 
 Trial = dict[str, Any]
 SCORE = ("val", "last", "top1")
@@ -37,10 +38,10 @@ def carry_out(search: Search, argv: Sequence[str]) -> None:
         accelerator.end_training()
         return
     command = command_line("classification.study", argv)
-    folder = open_run_folder(search, place, accelerator, command)
-    trials = search_rates(search, folder, data, accelerator, command)
-    if accelerator.is_main_process:
-        print(f"{write_study(folder, trials)}\n{folder}", flush=True)
+    with open_run_folder(search, place, accelerator, command) as folder:
+        trials = search_rates(search, folder, data, accelerator, command)
+        if accelerator.is_main_process:
+            print(f"{write_study(folder, trials)}\n{folder}", flush=True)
     accelerator.end_training()
 
 
@@ -84,7 +85,7 @@ def score(trial: Trial) -> float:
 def write_study(folder: Path, trials: Sequence[Trial]) -> str:
     """result.json and study.md of the search; returns the latter."""
     best = max(trials, key=score)
-    command = (folder / COMMAND).read_text(encoding="utf-8").strip()
+    command = read_text(folder / COMMAND).strip()
     lines = [
         f"# {folder.parent.name} {folder.name}: learning rates",
         "",
@@ -119,5 +120,4 @@ def in_percent(values: Sequence[float]) -> str:
     """`70.84 ± 0.02 %`."""
     if not all(map(math.isfinite, values)):
         return "the loss left all bounds"
-    mean, sd = mean_and_sd(values)
-    return f"{100 * mean:.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}") + " %"
+    return f"{spread([100 * value for value in values], 2)} %"

@@ -14,12 +14,13 @@ Source: Nasirigerdeh et al., TMLR 2024, section 4, where the search starts at 0.
 import sys
 from collections.abc import Sequence
 
-from classification.config import Search, parse_recipe
 from knorm.training.mistakes import run_program
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the recipe, then search; what searches is imported between, for it takes seconds."""
+    from classification.config import Search, parse_recipe
+
     argv = sys.argv[1:] if argv is None else argv
     search = parse_recipe(argv, Search, prog="python -m classification.study", about=__doc__)
     from classification.search import carry_out

@@ -11,22 +11,57 @@ from torch import Tensor, nn
 from classification.config import Loss, Model
 from classification.data import Batch, ImageData
 from classification.data_config import Data
+from classification.weights import Weights
 from knorm.choices import nearest
 from knorm.models import create_model, model_options
+from knorm.models.in_timm import OF_KERNEL
+from knorm.swap import Report, swap_norm
 from knorm.training import metrics
 from knorm.training.loop import Sums
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.seeds import seed_torch
 
 TOP_K = 5
-COMMON = ("norm", "stem", "activation", "dropout_p", "eval_stats")
+COMMON = ("norm", "stem", "activation", *OF_KERNEL)
 
 
-def make_model(model: Model, *, num_classes: int, in_chans: int, seed: int) -> nn.Module:
-    """The net on the CPU, its first weights a function of `seed`."""
-    options = net_options(model)
+def make_model(
+    model: Model, *, num_classes: int, in_chans: int, seed: int, weights: Weights | None = None
+) -> nn.Module:
+    """The net on the CPU, its norms swapped if the recipe says so.
+
+    Its first weights are a function of `seed`, or `weights`, which were saved before the swap or,
+    where the run that saved them had swapped, after it.
+    """
+    options, swap = net_options(model), swap_options(model)
     seed_torch(seed)
-    return create_model(model.name, num_classes=num_classes, in_chans=in_chans, **options)
+    net = create_model(model.name, num_classes=num_classes, in_chans=in_chans, **options)
+    swapped_before = weights is not None and weights.recipe.model.swap is not None
+    if weights is not None and not swapped_before:
+        weights.fill(net)
+    if swap:
+        net, _ = swap_norm(net, inplace=True, **swap)
+    if weights is not None and swapped_before:
+        weights.fill(net)
+    return net
+
+
+def swap_report(model: Model, *, num_classes: int, in_chans: int) -> Report:
+    """What `model.swap` does to each norm of the net."""
+    with torch.device("meta"):
+        net = create_model(
+            model.name, num_classes=num_classes, in_chans=in_chans, **net_options(model)
+        )
+        return swap_norm(net, inplace=True, **swap_options(model))[1]
+
+
+def swap_options(model: Model) -> dict[str, Any]:
+    """What the recipe gives `swap_norm`; empty where the norms stay."""
+    if model.swap is None:
+        return {}
+    given = {name: getattr(model, name) for name in OF_KERNEL if model.swap == "kernel"}
+    given = {name: value for name, value in given.items() if value is not None}
+    return {"kind": model.swap, **given, **model.swap_options}
 
 
 def complete(model: Model, data: Data) -> None:
@@ -46,7 +81,8 @@ def complete(model: Model, data: Data) -> None:
 
 def net_options(model: Model) -> dict[str, Any]:
     """What the recipe gives `create_model` besides what the data ask for."""
-    given = {name: getattr(model, name) for name in COMMON if getattr(model, name) is not None}
+    names = [name for name in COMMON if model.swap != "kernel" or name not in OF_KERNEL]
+    given = {name: getattr(model, name) for name in names if getattr(model, name) is not None}
     twice = sorted(given.keys() & model.options.keys())
     if twice:
         raise ValueError(f"model.{twice[0]} is given twice, also in model.options")

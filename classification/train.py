@@ -10,12 +10,13 @@ Without arguments: a kernel-normalized net on scikit-learn's digits, nothing to 
 import sys
 from collections.abc import Sequence
 
-from classification.config import parse_recipe
 from knorm.training.mistakes import run_program
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the recipe, then train; what trains is imported between, for it takes seconds."""
+    from classification.config import parse_recipe
+
     argv = sys.argv[1:] if argv is None else argv
     recipe = parse_recipe(argv, about=__doc__)
     from classification.runs import carry_out

@@ -16,6 +16,8 @@ NormKind = Literal[
 NORM_KINDS: tuple[NormKind, ...] = get_args(NormKind)
 Stats = Literal["expected", "plain", "sampled"]
 STATS: tuple[Stats, ...] = get_args(Stats)
+SWAP_OPTIONS = ("groups", "affine", "eps", "modules", "keep_affine", "fold")
+"""of `swap_norm`, besides those that nets give it by names of their own"""
 TIMM = "timm:"  # before the names of what is timm's
 
 _REGISTERED = re.compile(r"^@register_model\ndef (\w+)", re.MULTILINE)

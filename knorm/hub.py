@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from knorm.models import create_model
+from knorm.swap import swap_norm
 
 
 class HubModel(
@@ -29,17 +30,27 @@ class HubModel(
         model: name of the net, see `knorm.list_models`.
         options: what `create_model` is given.
         facts: what else a user has to know, such as class names and the scaling of the inputs.
+        swap: what `knorm.swap_norm` is given for the net then made, kind and options; None: it
+            stays as it is.
 
-    Options and facts are saved as JSON, so they must be made of what JSON knows.
+    All of them are saved as JSON, so they must be made of what JSON knows.
     """
 
-    def __init__(self, model: str, options: dict[str, Any], facts: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        model: str,
+        options: dict[str, Any],
+        facts: dict[str, Any] | None = None,
+        swap: dict[str, Any] | None = None,
+    ):
         super().__init__()
-        for name, value in {"options": options, "facts": facts}.items():
+        for name, value in {"options": options, "facts": facts, "swap": swap}.items():
             if json.loads(json.dumps(value, default=lambda _: None)) != value:
                 raise ValueError(f"{name} must be what JSON can hold, got {value!r}")
         self.facts = facts or {}
         self.net = create_model(model, **options)
+        if swap:
+            self.net, _ = swap_norm(self.net, inplace=True, **swap)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

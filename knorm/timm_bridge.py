@@ -20,10 +20,12 @@ from timm.models import (
     checkpoint,
     generate_default_cfgs,
     register_model,
+    register_notrace_module,
 )
 from torch import Tensor, nn
 
 from knorm.checkpoints import convert_norm_torch_state_dict
+from knorm.kernel import KernelNorm2d, KNConv2d
 from knorm.models import create_model, list_models, model_options
 
 PREFIX = "knorm_"
@@ -293,6 +295,8 @@ def register(name: str) -> None:
     globals()[timm_name(name)] = register_model(build)
 
 
+for _layer in (KNConv2d, KernelNorm2d):
+    register_notrace_module(_layer)  # torch.fx cannot look into them: they ask for sizes
 default_cfgs = generate_default_cfgs({timm_name(name): default_cfg(name) for name in SHAPES})
 for _name in list_models():
     if _name in SHAPES:

@@ -1,1 +1,1 @@
-"""Differentially private training: any net, to an (epsilon, delta) budget that can be shown."""
+"""Differentially private training: DP-SGD to a budget, and what shows that it holds."""

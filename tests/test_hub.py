@@ -37,7 +37,16 @@ def test_the_config_says_how_to_build_the_net(folder):
         "model": "knresnet13",
         "options": OPTIONS,
         "facts": {"classes": ["a", "b", "c"]},
+        "swap": None,
     }
+
+
+def test_a_swapped_net_comes_back_as_it_was(tmp_path):
+    options = OPTIONS | {"norm": "batch"}
+    net = HubModel("knresnet13", options, swap={"kind": "kernel", "fold": True}).eval()
+    net.save_pretrained(tmp_path)
+    images = torch.rand(4, 1, 16, 16)
+    assert torch.equal(HubModel.from_pretrained(tmp_path)(images), net(images))
 
 
 def test_weights_that_do_not_fit_exactly_are_refused(folder):

@@ -62,11 +62,15 @@ def test_the_default_config_is_true(name):
     assert tensors[f"{cfg['first_conv']}.weight"].shape[1] == cfg["input_size"][0]
     x = torch.empty(1, *cfg["input_size"], device="meta")
     assert net(x).shape == (1, cfg["num_classes"])
-    assert net.forward_features(x).shape == (1, net.num_features, *cfg["pool_size"])
+    features = net.forward_features(x)
+    assert features.shape == (1, net.num_features, *cfg["pool_size"])
+    assert net.forward_head(features, pre_logits=True).shape == (1, net.head_hidden_size)
     net.reset_classifier(0)
+    assert net.num_classes == 0
     assert net(x).shape == (1, net.head_hidden_size)
     net.reset_classifier(0, "")
-    assert net(x).shape == (1, net.num_features, *cfg["pool_size"])
+    assert net(x).shape == features.shape
+    assert meta_net(name, num_classes=0, global_pool="")(x).shape == features.shape
     net.reset_classifier(7, "max")
     assert net.get_classifier().out_features == net.num_classes == 7
     assert net.get_classifier(name_only=True) == "fc"
@@ -108,7 +112,7 @@ def test_every_parameter_gets_a_gradient(name):
     ("name", "feature_cls"),
     [
         *[(name, None) for name in SMALL],
-        *[("knresnet13", feature_cls) for feature_cls in ("dict", "hook", "getter")],
+        *[("knresnet13", feature_cls) for feature_cls in ("dict", "hook", "getter", "fx")],
     ],
 )
 def test_features_are_the_maps_that_feature_info_tells(name, feature_cls):

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from knorm.training.mistakes import UserMistakeError, did_you_mean, needing, run_program
+from knorm.training.mistakes import UserMistakeError, did_you_mean, run_program
 
 COMMANDS = {
     "models": "list the nets with their parameters and multiplications",
@@ -24,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or f"; commands: {', '.join(COMMANDS)}"
         raise UserMistakeError(f"knorm {name}: no such command{hint}")
-    with needing("train", f"knorm {name}"):
-        import_module(f"knorm.cli.{name}").main(rest)
+    import_module(f"knorm.cli.{name}").main(rest)
 
 
 def usage() -> str:

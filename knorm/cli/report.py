@@ -3,10 +3,11 @@
     knorm report runs/cifar10-*/ --by model.norm --out docs/results/cifar10-norms
     knorm report runs/digits-knresnet13
 
-Prints a table: for each setting mean and standard deviation over its runs. With --out it writes
-OUT.csv, which holds what the runs' own records say, OUT.png, the curves of all runs, and OUT.md,
-which is made from OUT.csv and a text beside it, OUT.head.md, if there is one. It warns where the
-recipes differ in more than the setting that is compared.
+Prints a table: for each setting mean and standard deviation over its runs, the best on the
+validation split first. With --out it writes OUT.csv, which holds what the runs' own records say,
+OUT.png, the curves of all runs, and OUT.md, which is made from OUT.csv and a text beside it,
+OUT.head.md, if there is one. It warns where the recipes differ in more than the setting that is
+compared.
 """
 
 from argparse import RawDescriptionHelpFormatter

@@ -70,7 +70,7 @@ class CentredConv(Function):
     @staticmethod
     def forward(x, level, weight, stride, padding, dilation, groups):
         conv = CONVOLUTIONS[weight.dim() - 2]
-        return conv(_centre(x, level), weight, None, stride, padding, dilation, groups)
+        return conv(centre(x, level), weight, None, stride, padding, dilation, groups)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -85,7 +85,7 @@ class CentredConv(Function):
         need_x, _, need_weight, *_ = ctx.needs_input_grad
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad,
-            _centre(x, level).to(grad.dtype),
+            centre(x, level).to(grad.dtype),
             weight.to(grad.dtype),
             None,
             stride,
@@ -101,7 +101,7 @@ class CentredConv(Function):
         return grad_x, None, grad_weight, None, None, None, None
 
 
-def _centre(x: Tensor, level: Tensor) -> Tensor:
+def centre(x: Tensor, level: Tensor) -> Tensor:
     """`x` minus its group's level, in the dtype of x."""
     if level.shape[1] == 1:
         return (x - level).to(x.dtype)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from knorm.choices import STATS, Stats, check_name
 from knorm.kernel import windows
@@ -118,7 +119,7 @@ def _unit_moments(x: Tensor, dropouts: list[tuple[Tensor | None, float]], geomet
     A pixel's mean is kept in two parts, level + pixel_offset: the level is a constant and may be
     large, the offset is small and carries the gradient. `elements` are the pixel means less center.
     """
-    level = _level(x)
+    level = pixel_level(x)
     split = (x.shape[1], len(dropouts))
     moments = [ChannelMoments.apply(x, *dropout, level.unsqueeze(2)) for dropout in dropouts]
     pixel_offset, pixel_var = (torch.cat(m, 2).flatten(1, 2) for m in zip(*moments, strict=True))
@@ -132,7 +133,7 @@ def _unit_moments(x: Tensor, dropouts: list[tuple[Tensor | None, float]], geomet
     return center, offset.squeeze(-1).unbind(2), var.unbind(2)
 
 
-def _level(x: Tensor) -> Tensor:
+def pixel_level(x: Tensor) -> Tensor:
     """Every pixel's mean over its group's channels, a constant: (N, S, C, ...) -> (N, S, ...)."""
     return x.detach().mean(2, dtype=statistics_dtype(x))
 
@@ -177,13 +178,18 @@ def normalized_conv(
     mean, is added back: the result does not depend on that level, but large
     means cancel in float32 before they reach the products.
     """
+    if has_torch_function((weight, bias)):  # per-record gradients have a rule for all of it
+        options = (stride, padding, dilation, groups, padding_mode)
+        return handle_torch_function(
+            normalized_conv, (weight, bias), x, stats, weight, bias, *options
+        )
     num_dims = weight.dim() - 2
     kernel_size = weight.shape[2:]
     stride = windows.ntuple(stride, num_dims, "stride")
     dilation = windows.ntuple(dilation, num_dims, "dilation")
     pairs = windows.padding_pairs(padding, kernel_size, stride, dilation)
     x, padding = windows.pad_input(x, pairs, padding_mode)
-    level = _level(x.unflatten(1, (stats.rstd.shape[1], -1)))
+    level = pixel_level(x.unflatten(1, (stats.rstd.shape[1], -1)))
     out = CentredConv.apply(x, level, weight, stride, padding, dilation, groups)
     elements = windows.window_elements(level, kernel_size, stride, padding, dilation)
     elements = elements - stats.center.unsqueeze(-1) - stats.offset.unsqueeze(-1)

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from knorm.choices import NORM_KINDS, check_name, nearest
+from knorm.choices import NORM_KINDS, SWAP_OPTIONS, check_name, nearest
 from knorm.swap import swap_norm
 
 PREFIX = "timm:"
-SWAPPING = ("norm", "dropout_p", "norm_options")
-SWAP_OPTIONS = ("groups", "affine", "eps", "modules", "keep_affine", "fold")
+OF_KERNEL = ("dropout_p", "eval_stats")
+SWAPPING = ("norm", *OF_KERNEL, "norm_options")
 BUILDING = ("pretrained", "pretrained_cfg_overlay", "checkpoint_path")
 PLACING = ("device", "dtype")  # nets are made where `torch.device` says
 
@@ -27,8 +27,8 @@ PLACING = ("device", "dtype")  # nets are made where `torch.device` says
 def build(name: str, options: Mapping[str, Any]) -> nn.Module:
     """The net `timm:<name>`; with `norm` given, its norms replaced by `knorm.swap_norm`.
 
-    Options: norm, dropout_p (of "kernel"; no other kind drops) and norm_options (of `swap_norm`:
-    groups, affine, eps, ...), all others timm's.
+    Options: norm, dropout_p and eval_stats (of "kernel"; of no effect with other kinds) and
+    norm_options (of `swap_norm`: groups, affine, eps, ...), all others timm's.
 
     Raises:
         ValueError: timm is missing, or there is no such net, option or value.
@@ -47,8 +47,8 @@ def build(name: str, options: Mapping[str, Any]) -> nn.Module:
     if "norm" not in swapping:
         return net
     swap_options = dict(swapping.get("norm_options", {}))
-    if "dropout_p" in swapping and swapping["norm"] == "kernel":  # as in our nets
-        swap_options["dropout_p"] = swapping["dropout_p"]
+    if swapping["norm"] == "kernel":  # no other kind has them, and our nets take them with any
+        swap_options |= {name: swapping[name] for name in OF_KERNEL if name in swapping}
     swapped, _ = swap_norm(net, swapping["norm"], inplace=True, **swap_options)
     return swapped
 

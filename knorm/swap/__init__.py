@@ -1,10 +1,9 @@
 """Swap the norms of any net for those of another kind, and say what became of each."""
 
-import copy
-
 from torch import nn
 
-from knorm.choices import NormKind
+from knorm.choices import NormKind, Stats
+from knorm.swap.flow import copied
 from knorm.swap.options import Modules, SwapOptions, norms_to_swap
 from knorm.swap.plan import make_plan
 from knorm.swap.report import Report, Row, count_parameters
@@ -20,6 +19,7 @@ def swap_norm(
     affine: bool = True,
     eps: float | None = None,
     dropout_p: float | None = None,
+    eval_stats: Stats | None = None,
     modules: Modules = None,
     keep_affine: bool = True,
     fold: bool = False,
@@ -27,15 +27,15 @@ def swap_norm(
 ) -> tuple[nn.Module, Report]:
     """The net with norms of another kind, and what became of each of its norms.
 
-    Known are torch's norms, timm's (activation and dropout within them stay) and torchvision's. A
-    norm of the wanted kind stays as it is, bit for bit; so does one that the kind cannot replace
-    and that sees no batch (channels last, i.e. on tokens, in all kinds but "layer", "kernel" and
-    "none"): the report says why.
+    Known are torch's norms, timm's (activation and dropout within them stay), torchvision's and
+    ours. A norm of the wanted kind stays as it is, bit for bit; so does one that the kind cannot
+    replace and that sees no batch (channels last, i.e. on tokens, in all kinds but "layer",
+    "kernel" and "none"): the report says why.
 
     "kernel" makes one `KNConv` of a convolution and the norm that alone takes its output: weight
-    kept, bias added, the norm removed. What follows the norm stays. Other norms become a
-    `KernelNorm` of kernel 1, and one more normalizes the last features. Which convolution gives
-    to which norm is read from the forwards of the modules, by `torch.fx`.
+    kept, bias added, the norm removed. Other norms become a `KernelNorm` of kernel 1, and one more
+    normalizes the last features. Which convolution gives to which norm is read from the forwards
+    of the modules, by `torch.fx`.
 
     Args:
         model: any net; untouched unless `inplace`, and then too if an error is raised.
@@ -46,32 +46,30 @@ def swap_norm(
         eps: added to variances; None: as in each norm that is replaced.
         dropout_p: of the statistics of "kernel" (default 0.05); the last features have five
             times as much, at most 0.25, as KNResNets.
+        eval_stats: of "kernel", the statistics in evaluation (default "expected"), see
+            `KNConv2d`.
         modules: which norms: a shell-style pattern of names, several, or a function of name and
             module; None: all.
         keep_affine: the new norms take the scale and shift of the old ones.
         fold: with "none" and "kernel", batch norms that go away leave their scale and shift (with
-            running statistics) in the convolution or linear layer before them, or, for "none",
-            where there is none, as a layer of their own: outputs in evaluation stay as they were
-            with "none", and convolutions keep what was learned with "kernel".
+            running statistics) in the convolution or linear layer before them, or, for "none", as
+            a layer of their own. Outputs in evaluation are then those that were with "none".
         inplace: change the model itself.
 
     Returns:
         The net, in the mode (training or evaluation) of each part, and a `Report`.
 
     Raises:
-        ValueError: an unknown kind; no norm to replace; groups that do not divide; a norm with
-            batch statistics of unknown form. The message names the module and the choices.
+        ValueError: an unknown kind; no norm to replace; groups that do not divide; batch
+            statistics of unknown form; hooks or parametrizations of a norm, or places beside its
+            parent that hold it or read its tensors, which would be lost; a net that is wrapped for
+            distributed training or cannot be copied. The message names the module.
     """
     options = SwapOptions(
-        kind=kind,
-        groups=groups,
-        affine=affine,
-        eps=eps,
-        dropout_p=dropout_p,
-        keep_affine=keep_affine,
-        fold=fold,
-    )
-    net = model if inplace else copy.deepcopy(model)
+        kind=kind, groups=groups, affine=affine, eps=eps, dropout_p=dropout_p,
+        eval_stats=eval_stats, keep_affine=keep_affine, fold=fold,
+    )  # fmt: skip
+    net = model if inplace else copied(model)
     plan = make_plan(net, norms_to_swap(net, modules), options)
     before = count_parameters(net)
     for name, module in plan.edits.items():

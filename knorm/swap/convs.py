@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from knorm.choices import Stats
 from knorm.kernel import KNConv1d, KNConv2d, KNConv3d
 from knorm.swap.forms import defining_class
 from knorm.swap.layers import AdaptedKNConv2d
@@ -57,7 +58,9 @@ def _why_not(module: nn.Module, known: set[tuple[str, str]]) -> str | None:
     return None
 
 
-def to_kernel(conv: Conv, *, dropout_p: float, eps: float) -> nn.Module:
+def to_kernel(
+    conv: Conv, *, dropout_p: float, eps: float, eval_stats: Stats = "expected"
+) -> nn.Module:
     """The `KNConv` of this convolution's geometry with its weight, its bias or a new one of 0.
 
     Statistics are taken over all channels of a window, with groups too, as published: those of a
@@ -69,6 +72,7 @@ def to_kernel(conv: Conv, *, dropout_p: float, eps: float) -> nn.Module:
         "groups": conv.groups,
         "dropout_p": dropout_p,
         "eps": eps,
+        "eval_stats": eval_stats,
         "device": weight.device,
         "dtype": weight.dtype,
     }

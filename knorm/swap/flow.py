@@ -37,8 +37,8 @@ class Flow:
         self._graphs: dict[str, fx.Graph | None] = {}
         self._calls: dict[str, list[tuple[str, Node]]] = {}
         self._uses: Counter[str] = Counter()
-        self.reached_into: set[str] = set()
-        """modules whose tensors another module's forward takes for itself"""
+        self.read: dict[str, set[str]] = {}
+        """tensors of a module that another module's forward takes for itself"""
         for name, module in self._modules.items():
             if name not in leaves and next(module.children(), None) is not None:
                 self._graphs[name] = graph = _trace(module)
@@ -51,9 +51,10 @@ class Flow:
                 self._calls.setdefault(name, []).append((owner, node))
                 self._uses[name] += 1
             elif node.op == "get_attr" and "." in node.target:
-                name = self._name(owner, node.target.rpartition(".")[0])
+                path, _, tensor = node.target.rpartition(".")
+                name = self._name(owner, path)
                 self._uses[name] += 1
-                self.reached_into.add(name)
+                self.read.setdefault(name, set()).add(tensor)
 
     def _name(self, owner: str, path: str) -> str:
         return self._names[id(self._modules[owner].get_submodule(path))]
@@ -94,6 +95,8 @@ class Flow:
         if argument.op == "placeholder":
             if self._uses[owner] != 1 or owner not in self._calls:
                 return "its input comes from outside of its parent"
+            if self._modules[owner]._forward_pre_hooks:
+                return f"{owner} has hooks"
             caller, call = self._calls[owner][0]
             if len(call.args) != 1 or call.kwargs:
                 return "its parent takes several inputs"
@@ -102,6 +105,8 @@ class Flow:
             giver = self._called(owner, argument)
             graph = self._graphs.get(giver)
             if graph is not None and self._uses[giver] == 1:
+                if self._modules[giver]._forward_hooks:
+                    return f"{giver} has hooks"
                 returned = next(node for node in graph.nodes if node.op == "output")
                 return self._step(giver, returned.args[0])
         return owner, argument
@@ -141,13 +146,24 @@ def _asks_for_facts(node: Node) -> bool:
     return node.op == "call_function" and node.target is getattr and node.args[1] in FACTS
 
 
+def copied(model: nn.Module, *shared: torch.Tensor) -> nn.Module:
+    """A copy that shares these tensors alone.
+
+    Raises:
+        ValueError: something in the model cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    except (TypeError, RuntimeError) as error:  # a lock, say, or a tensor with its history
+        raise ValueError(f"the model ({type(model).__name__}) cannot be copied: {error}") from error
+
+
 def _skeleton(model: nn.Module) -> nn.Module:
-    """A copy that shares the tensors: tracing may leave its traces in attributes.
+    """A copy that shares the parameters: tracing may leave its traces in attributes and buffers.
 
     In training, so that the flow does not depend on the mode and is that of what learns.
     """
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).train()
+    return copied(model, *model.parameters()).train()
 
 
 def _trace(module: nn.Module) -> fx.Graph | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 Family = Literal[
     "batch", "sync_batch", "frozen_batch", "group", "layer", "instance", "local_context",
@@ -99,6 +99,9 @@ FORMS: dict[tuple[str, str], Form] = {
     ("knorm", "KernelNorm1d"): Form("kernel", 1),
     ("knorm", "KernelNorm2d"): Form("kernel", 2),
     ("knorm", "KernelNorm3d"): Form("kernel", 3),
+    ("knorm", "PositionNorm"): Form("kernel"),
+    ("knorm", "InstanceNorm"): Form("instance"),
+    ("knorm", "LayerNorm2d"): _LAYER_2D,
 }
 
 
@@ -107,7 +110,8 @@ def defining_class(module: nn.Module, names: set[tuple[str, str]]) -> type | Non
     the one that runs."""
     for base in type(module).__mro__:
         if (base.__module__.partition(".")[0], base.__name__) in names:
-            return base if type(module).forward is getattr(base, "forward", None) else None
+            own = "forward" in vars(module) or type(module).forward is not base.forward
+            return None if own else base
     return None
 
 
@@ -118,6 +122,8 @@ class Norm:
     name: str
     module: nn.Module
     form: Form
+    like: Tensor | None = None
+    """a tensor of the net that tells device and type, where the norm has none itself"""
 
     @property
     def kind(self) -> str:
@@ -145,11 +151,13 @@ class Norm:
 
 def find_norms(model: nn.Module) -> Iterator[Norm]:
     """All known norms, each once, by the first of its names."""
+    like = next(model.parameters(), None)
     for name, module in model.named_modules():
+        like = next(module.parameters(recurse=False), like)
         base = defining_class(module, set(FORMS))
         if base is not None:
             package = base.__module__.partition(".")[0]
-            yield Norm(name, module, FORMS[package, base.__name__])
+            yield Norm(name, module, FORMS[package, base.__name__], like)
 
 
 def is_unknown_batch_norm(module: nn.Module) -> bool:

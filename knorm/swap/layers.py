@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from knorm.choices import Stats
 from knorm.kernel import KernelNorm1d, KNConv2d
 
 
@@ -19,8 +20,15 @@ class PositionNorm(KernelNorm1d):
     (..., C) -> the same.
     """
 
-    def __init__(self, *, channels_last: bool = False, dropout_p: float, eps: float):
-        super().__init__(1, dropout_p=dropout_p, eps=eps)
+    def __init__(
+        self,
+        *,
+        channels_last: bool = False,
+        dropout_p: float,
+        eps: float,
+        eval_stats: Stats = "expected",
+    ):
+        super().__init__(1, dropout_p=dropout_p, eps=eps, eval_stats=eval_stats)
         self.channels_last = channels_last
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,6 +52,16 @@ class InstanceNorm(nn.InstanceNorm2d):
         if math.prod(input.shape[2:]) == 1:
             return F.group_norm(input, 1, self.weight, self.bias, self.eps)
         return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+class Copy(nn.Module):
+    """What is left of a norm that goes away where others may use its input too.
+
+    An activation in place would otherwise change it for them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
 
 
 class ScaleShift(nn.Module):

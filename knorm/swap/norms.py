@@ -57,13 +57,13 @@ def replacement(norm: Norm, options: SwapOptions, num_dims: int) -> tuple[nn.Mod
 
 def _make(norm: Norm, options: SwapOptions, num_dims: int) -> nn.Module:
     kind, channels = options.kind, norm.channels
-    if kind == "none":
-        return nn.Identity()
     if kind == "kernel":
         return position_norm(norm, options)
     assert channels is not None
-    weight = getattr(norm.module, "weight", None)
-    place = {} if weight is None else {"device": weight.device, "dtype": weight.dtype}
+    like = next(
+        (v for v in (getattr(norm.module, "weight", None), norm.like) if v is not None), None
+    )
+    place = {} if like is None else {"device": like.device, "dtype": like.dtype}
     shared = {"eps": options.eps_for(norm), "affine": options.affine, **place}
     if norm.form.tokens:
         affine = shared.pop("affine")
@@ -82,8 +82,7 @@ def _make(norm: Norm, options: SwapOptions, num_dims: int) -> nn.Module:
 
 def position_norm(norm: Norm, options: SwapOptions, dropout_p: float | None = None) -> nn.Module:
     """The `KernelNorm` of kernel 1 for what this norm gets."""
-    p = options.kernel_dropout_p if dropout_p is None else dropout_p
-    settings = {"dropout_p": p, "eps": options.eps_for(norm)}
+    settings = options.kernel_settings(norm, dropout_p)
     if norm.form.tokens or norm.form.num_dims not in (2, 3):
         return PositionNorm(channels_last=norm.form.tokens, **settings)
     return make_norm("kernel", norm.channels or 1, dims=norm.form.num_dims, **settings)
@@ -107,7 +106,7 @@ def check_groups(norms: list[Norm], options: SwapOptions) -> None:
             possible = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
             raise ValueError(
                 f"{norm.place}: groups={options.groups} does not divide {norm.channels} channels; "
-                f"for all {len(counts)} norms it could be {possible}"
+                f"for all norms it could be {possible}"
             )
 
 
@@ -180,13 +179,10 @@ def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor] | None:
     return scale, shift if bias is None else shift + bias.detach().double()
 
 
-def standing_scale(norm: Norm) -> ScaleShift | None:
-    """A batch norm as scale and shift, where no layer before it can take them up."""
-    pair = scale_and_shift(norm)
-    if pair is None:
-        return None
+def standing_scale(norm: Norm, scale: Tensor, shift: Tensor) -> ScaleShift:
+    """A batch norm as its scale and shift, where no layer before it can take them up."""
     dtype = norm.module.get_buffer("running_var").dtype
-    return ScaleShift(*(tensor.to(dtype) for tensor in pair))
+    return ScaleShift(scale.to(dtype), shift.to(dtype))
 
 
 def stays(norm: Norm, reason: str) -> Row:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from knorm.choices import NORM_KINDS, NormKind, check_name, nearest
+from knorm.choices import NORM_KINDS, NormKind, Stats, check_name, nearest
 from knorm.kernel.ops import check_options
+from knorm.swap.checks import LEAVE_OUT
 from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm
 
 Predicate = Callable[[str, nn.Module], bool]
@@ -30,6 +32,7 @@ class SwapOptions:
     affine: bool = True
     eps: float | None = None
     dropout_p: float | None = None
+    eval_stats: Stats | None = None
     keep_affine: bool = True
     fold: bool = False
 
@@ -40,17 +43,19 @@ class SwapOptions:
                 raise ValueError(f"{name} takes True or False, got {getattr(self, name)!r}")
         if self.groups is not None:
             self._check_concerns("groups", ("group",))
-            if not isinstance(self.groups, int) or self.groups < 1:
+            if type(self.groups) is not int or self.groups < 1:
                 raise ValueError(f"groups takes a whole number from 1 up, got {self.groups!r}")
-        if self.dropout_p is not None:
-            self._check_concerns("dropout_p", ("kernel",))
+        for name in ("dropout_p", "eval_stats"):
+            if getattr(self, name) is not None:
+                self._check_concerns(name, ("kernel",))
         if self.fold:
             self._check_concerns("fold", REMOVED)
         if not self.affine and self.kind in REMOVED:
             raise ValueError(f"affine=False concerns norms that stand, not kind {self.kind!r}")
         if self.eps is not None and self.kind == "none":
             raise ValueError("eps concerns norms, not kind 'none'")
-        check_options(self.kernel_dropout_p, "expected", 1e-5 if self.eps is None else self.eps)
+        stats, eps = self.kernel_eval_stats, 1e-5 if self.eps is None else self.eps
+        check_options(self.kernel_dropout_p, stats, eps)
 
     def _check_concerns(self, option: str, kinds: tuple[str, ...]) -> None:
         if self.kind not in kinds:
@@ -67,6 +72,19 @@ class SwapOptions:
         """The same for the last features: five times as much, up to a bound, as in KN nets."""
         p = self.kernel_dropout_p
         return min(5 * p, max(p, MAX_FINAL_DROPOUT_P))
+
+    @property
+    def kernel_eval_stats(self) -> Stats:
+        """Statistics of all kernel layers in evaluation."""
+        return self.eval_stats or "expected"
+
+    def kernel_settings(self, norm: Norm, dropout_p: float | None = None) -> dict[str, Any]:
+        """Of a kernel layer in this norm's place; `dropout_p` where it is not that of most."""
+        return {
+            "dropout_p": self.kernel_dropout_p if dropout_p is None else dropout_p,
+            "eps": self.eps_for(norm),
+            "eval_stats": self.kernel_eval_stats,
+        }
 
     def eps_for(self, norm: Norm) -> float:
         """The one that was given, or the norm's own."""
@@ -85,7 +103,8 @@ def norms_to_swap(model: nn.Module, modules: Modules) -> list[Norm]:
     for name, module in model.named_modules():
         if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
             raise ValueError(
-                f"{name}: {type(module).__name__} has no shape yet; run the model once"
+                f"{name or 'the model itself'}: {type(module).__name__} has no shape yet; "
+                "run the model once"
             )
     known = list(find_norms(model))
     inside = {id(module) for norm in known for module in norm.module.modules()}
@@ -100,8 +119,8 @@ def norms_to_swap(model: nn.Module, modules: Modules) -> list[Norm]:
     for name, module in unknown:
         if chosen(name, module):
             raise ValueError(
-                f"{name}: {type(module).__name__} keeps running statistics in a form that is not "
-                "known; leave it out with modules="
+                f"{name or 'the model itself'}: {type(module).__name__} keeps running statistics "
+                f"in a form that is not known; {LEAVE_OUT}"
             )
     return [norm for norm in known if chosen(norm.name, norm.module)]
 
@@ -115,7 +134,9 @@ def _chooser(modules: Modules, candidates: list[tuple[str, nn.Module]]) -> Predi
         if not any(modules(name, module) for name, module in candidates):
             raise ValueError(f"modules selects none of the {len(names)} norms ({_some(names)})")
         return modules
-    patterns = [modules] if isinstance(modules, str) else list(modules)
+    patterns = [modules] if isinstance(modules, str) else modules
+    if not isinstance(patterns, Sequence):
+        raise ValueError(f"modules takes patterns of names or a function, got {modules!r}")
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise ValueError(f"modules takes patterns of names or a function, got {pattern!r}")

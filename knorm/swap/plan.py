@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from knorm.swap.checks import check_replaceable, check_unwrapped
 from knorm.swap.convs import Conv, folded, to_kernel, why_not_fold, why_not_kernel
 from knorm.swap.flow import Flow
 from knorm.swap.forms import Norm, find_norms
-from knorm.swap.layers import PositionNorm
+from knorm.swap.layers import Copy, PositionNorm
 from knorm.swap.norms import (
     activation,
     check_groups,
@@ -53,33 +54,33 @@ def make_plan(model: nn.Module, norms: list[Norm], options: SwapOptions) -> Plan
     Raises:
         ValueError: what is wanted cannot be; the message names the module.
     """
+    check_unwrapped(model)
     check_groups(norms, options)
-    plan, num_dims = Plan(), _conv_dims(model)
-    flow = None
-    if options.kind in REMOVED:
-        flow = Flow(model, {norm.name for norm in find_norms(model)})
-        _check_not_read(norms, options, flow)
+    plan, num_dims = Plan(), _num_dims(model)
+    flow = Flow(model, {norm.name for norm in find_norms(model)})
     taken = []
     for norm in norms:
         reason = reason_to_stay(norm, options) or _fused_in(model, norm, options)
         if reason is not None:
             plan.rows[norm.name] = stays(norm, reason)
-        elif flow is None or (options.kind == "none" and not options.fold):
-            plan.put(*replacement(norm, options, num_dims))
         elif options.kind == "none":
-            _fold_or_remove(plan, model, norm, options, flow)
+            _remove(plan, model, norm, options, flow)
+        elif options.kind != "kernel":
+            plan.put(*replacement(norm, options, num_dims))
         elif _join_conv(plan, model, norm, options, flow):
             taken.append(norm)
     _check_something_changes(plan, options)
-    if taken and flow is not None:
+    if taken:
         _normalize_last_features(plan, model, taken, options, flow)
+    check_replaceable(model, norms, plan.edits, flow)
     return plan
 
 
-def _conv_dims(model: nn.Module) -> int:
-    """Spatial dimensions of the net's convolutions: those of most, or 2 without any."""
+def _num_dims(model: nn.Module) -> int:
+    """Spatial dimensions of most convolutions; without any, 1 for linear layers, otherwise 2."""
     dims = [len(module.kernel_size) for module in model.modules() if isinstance(module, Conv)]
-    return max(set(dims), key=dims.count, default=2)
+    linear = any(isinstance(module, nn.Linear) for module in model.modules())
+    return max(set(dims), key=dims.count, default=1 if linear else 2)
 
 
 def _fused_in(model: nn.Module, norm: Norm, options: SwapOptions) -> str | None:
@@ -90,20 +91,12 @@ def _fused_in(model: nn.Module, norm: Norm, options: SwapOptions) -> str | None:
     return None
 
 
-def _check_not_read(norms: list[Norm], options: SwapOptions, flow: Flow) -> None:
-    for norm in norms:
-        if norm.name in flow.reached_into and reason_to_stay(norm, options) is None:
-            raise ValueError(
-                f"{norm.place}: another module's forward reads its tensors, and kind "
-                f"{options.kind!r} has none; leave it out with modules="
-            )
-
-
 def _check_something_changes(plan: Plan, options: SwapOptions) -> None:
     already = f"{options.kind} already"
     blocked = [row for row in plan.rows.values() if row.note != already]
     if options.fold and not any(set(FOLDED) <= set(row.kept) for row in plan.rows.values()):
-        raise ValueError("fold: none of the norms is a batch norm with running statistics")
+        where = " that a convolution takes up" if options.kind == "kernel" else ""
+        raise ValueError(f"fold: no norm is a batch norm with running statistics{where}")
     if blocked and len(blocked) == len(plan.rows) and not plan.edits:
         name, note = blocked[0].name or "(the model itself)", blocked[0].note
         raise ValueError(f"no norm of the model can become {options.kind!r}; {name}: {note}")
@@ -121,29 +114,26 @@ def _source(model: nn.Module, norm: Norm, flow: Flow) -> tuple[str | None, str]:
     return (name, "") if outputs == norm.channels else (None, "no convolution gives its input")
 
 
-def _fold_or_remove(
-    plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, flow: Flow
-) -> None:
-    """A norm that is removed, its running statistics and affine part kept as scale and shift."""
-    pair, (extras, note) = scale_and_shift(norm), activation(norm)
-    was = type(norm.module).__name__
-    if pair is None:
-        module, row = replacement(norm, options, 2)
-        plan.put(
-            module, Row(row.name, row.was, row.became, note=join_notes("nothing to fold", note))
-        )
-        return
+def _remove(plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, flow: Flow) -> None:
+    """A norm that goes away; if wanted, its running statistics and affine part are folded."""
+    pair = scale_and_shift(norm) if options.fold else None
     source, why = _source(model, norm, flow)
-    if source is not None:
-        why = why_not_fold(model.get_submodule(source)) or ""
-    new: nn.Module | None = nn.Identity()
-    if source is None or why:
-        new, text = standing_scale(norm), f"stands alone: {why}"
+    layer = None if source is None else model.get_submodule(source)
+    kept: tuple[str, ...] = ()
+    if pair is None:
+        new = Copy() if layer is None else nn.Identity()
+        text = "nothing to fold" if options.fold else ""
     else:
-        plan.edits[source] = folded(model.get_submodule(source), *pair)
-        text = f"folded into {source}"
-    assert new is not None
-    row = Row(norm.name, was, describe([new, *extras.values()]), FOLDED, text)
+        kept = FOLDED
+        why = why if layer is None else why_not_fold(layer)
+        if layer is None or source is None or why:
+            new, text = standing_scale(norm, *pair), f"stands alone: {why}"
+        else:
+            plan.edits[source] = folded(layer, *pair)
+            new, text = nn.Identity(), f"folded into {source}"
+    extras, note = activation(norm)
+    became = describe([new, *extras.values()])
+    row = Row(norm.name, type(norm.module).__name__, became, kept, join_notes(text, note))
     plan.put(with_extras(norm, new, extras), row)
 
 
@@ -169,9 +159,7 @@ def _join_conv(plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, f
     if pair is not None:
         conv = folded(conv, *pair)
     assert isinstance(conv, Conv)
-    plan.edits[source] = to_kernel(
-        conv, dropout_p=options.kernel_dropout_p, eps=options.eps_for(norm)
-    )
+    plan.edits[source] = to_kernel(conv, **options.kernel_settings(norm))
     extras, note = activation(norm)
     tensors = ("weight",) if conv.bias is None else ("weight", "bias")
     kept = (*(f"{source}.{tensor}" for tensor in tensors), *(FOLDED if pair is not None else ()))
@@ -215,7 +203,7 @@ def _normalize_last_features(
 def _features_norm(num_dims: int, last: Norm, options: SwapOptions) -> nn.Module:
     if num_dims == last.form.num_dims:
         return position_norm(last, options, options.final_dropout_p)
-    return PositionNorm(dropout_p=options.final_dropout_p, eps=options.eps_for(last))
+    return PositionNorm(**options.kernel_settings(last, options.final_dropout_p))
 
 
 def _global_pool(model: nn.Module, names: list[str]) -> tuple[str, nn.Module, int] | None:

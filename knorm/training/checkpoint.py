@@ -1,6 +1,7 @@
 """Tensors as safetensors and the rest as JSON, in a folder that is replaced as a whole."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -12,9 +13,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from knorm.training.files import flush
+from knorm.training.files import damaged, flush, read_json
+from knorm.training.mistakes import UserMistakeError
 
 Tensors = Mapping[str, Tensor]
 
@@ -86,18 +88,39 @@ def exists(folder: Path) -> bool:
     return _place(folder).is_dir()
 
 
-def load(folder: Path, stems: Sequence[str] = WEIGHTS) -> Checkpoint:
-    """What `save` wrote; of the tensors those of `stems` that there are, the net's always."""
+def load(folder: Path, stems: Sequence[str] = WEIGHTS, shape: Any = dict) -> Checkpoint:
+    """What `save` wrote; of the tensors those of `stems` that there are, the net's always.
+
+    `shape` is that of the state, see `knorm.training.files.misfit`. Raises `UserMistakeError` for
+    a folder that is no checkpoint or damaged.
+    """
     place = _place(folder)
     if not (place / f"{MODEL}.safetensors").is_file():
-        raise ValueError(f"{folder} holds no {MODEL}.safetensors; give a folder that a run saved")
+        raise UserMistakeError(
+            f"{folder} holds no {MODEL}.safetensors; give a folder that a run saved"
+        )
     files = {stem: place / f"{stem}.safetensors" for stem in stems}
     try:
         tensors = {stem: load_file(path) for stem, path in files.items() if path.is_file()}
-        state = json.loads((place / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{folder} is damaged: {error}") from error
-    return Checkpoint(tensors, state)
+    except (OSError, SafetensorError) as error:
+        raise damaged(folder, str(error)) from error
+    return Checkpoint(tensors, read_json(place / STATE, shape))
+
+
+def check_fits(folder: Path, weights: Tensors, net: nn.Module) -> None:
+    """Raise `UserMistakeError` unless the weights, those in `folder`, are of the net's shapes."""
+    had = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    if had != wanted:
+        name = next(name for name in had | wanted if had.get(name) != wanted.get(name))
+        raise UserMistakeError(f"{folder} holds the weights of another net: {name} differs")
+
+
+def sha256(folder: Path) -> str:
+    """Of the file with the weights that numbers are told of, in hexadecimal digits."""
+    paths = [_place(folder) / f"{stem}.safetensors" for stem in (EMA, MODEL)]
+    with next(path for path in paths if path.is_file()).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _place(folder: Path) -> Path:

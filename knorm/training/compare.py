@@ -2,7 +2,6 @@
 the curves of all of them as a picture. All of it from what the runs' folders hold."""
 
 import csv
-import json
 import statistics
 import sys
 from collections import Counter
@@ -11,21 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from knorm.training.folder import (
+    CONFIG,
+    METRICS,
+    RESULT,
+    has_config,
+    read_environment,
+    read_epochs,
+    read_result,
+)
 from knorm.training.mistakes import UserMistakeError, did_you_mean
 from knorm.training.pictures import draw_compared
 from knorm.training.recipes import flat, read_yaml
-from knorm.training.tables import markdown
+from knorm.training.tables import markdown, spread
 
 Row = Mapping[str, str]
 Render = Callable[[Sequence[Row], str], str]
 
 COLUMNS = {  # heading: (column, factor, digits)
-    "test top-1 %": ("test.top1", 100, 2),
     "val top-1 %": ("val.top1", 100, 2),
+    "test top-1 %": ("test.top1", 100, 2),
     "test loss": ("test.loss", 1, 4),
     "peak MiB": ("memory_bytes", 2**-20, 0),
 }
-RANKED_BY = "test.top1"
+RANKED_BY = "val.top1"  # whoever picks the first line has not looked at the test set
 # Settings that may differ between runs of one recipe: they do not change its numbers, or are seeds.
 NOT_COMPARED = ("seed", "seeds", "name", "run_dir", "resume", "dry_run", "keep")
 BY_DEFAULT = "settings"
@@ -76,24 +84,22 @@ def run_folders(given: Iterable[Path]) -> list[Path]:
     """The folders of finished runs; one that holds several stands for all of them."""
     given, found = list(given), []
     for folder in given:
-        results = sorted(path.parent for path in folder.rglob("result.json"))
-        runs = [place for place in results if (place / "metrics.jsonl").is_file()]
+        results = sorted(path.parent for path in folder.rglob(RESULT))
+        runs = [place for place in results if (place / METRICS).is_file()]
         if runs:
             found += runs
-        elif (folder / "config.yaml").is_file():
+        elif has_config(folder):
             print(f"{folder} is left out: it is not finished", file=sys.stderr)
     if not found:
         raise UserMistakeError(
-            f"{', '.join(map(str, given))}: no finished run, for none holds a result.json"
+            f"{', '.join(map(str, given))}: no finished run, for none holds a {RESULT}"
         )
     return list({folder.resolve(): folder for folder in found}.values())
 
 
 def read_run(folder: Path) -> Record:
     """From a run's config.yaml, environment.json, result.json and metrics.jsonl."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    result, environment = read_result(folder), read_environment(folder)
     numbers = {
         f"{row['split']}.{row['metric']}": row["value"]
         for row in result["results"]
@@ -109,9 +115,9 @@ def read_run(folder: Path) -> Record:
         "threads": environment["threads"],
         "processes": environment["processes"],
     }
-    config = folder / "config.yaml"
+    config = folder / CONFIG
     settings = dict(flat(read_yaml(config), str(config)))
-    return Record(folder, settings, row, [json.loads(line) for line in metrics])
+    return Record(folder, settings, row, read_epochs(folder))
 
 
 def differing(records: Sequence[Record]) -> list[str]:
@@ -139,12 +145,12 @@ def label(record: Record, by: str | None, different: Sequence[str]) -> Any:
         return ", ".join(words) or record.settings.get("name")
     if by not in record.settings:
         hint = did_you_mean(by, record.settings)
-        raise UserMistakeError(f"{record.folder}/config.yaml has no {by}{hint}")
+        raise UserMistakeError(f"{record.folder / CONFIG} has no {by}{hint}")
     return record.settings[by]
 
 
 def render(rows: Sequence[Row], head: str = "") -> str:
-    """Markdown: a line for each setting, best test accuracy first; all from the rows."""
+    """Markdown: a line for each setting, best validation accuracy first; all from the rows."""
     by = next(iter(rows[0]))
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -153,13 +159,15 @@ def render(rows: Sequence[Row], head: str = "") -> str:
     lines = []
     for name in sorted(groups, key=lambda name: -_mean(groups[name], RANKED_BY)):
         members = groups[name]
-        cells = [_mean_sd(members, *column) for column in columns.values()]
+        cells = [_spread(members, *column) for column in columns.values()]
         size, macs = int(members[0]["parameters"]), int(members[0]["macs"]) / 1e6
         seeds = ", ".join(sorted(row["seed"] for row in members))
         lines.append([f"`{name}`", seeds, *cells, f"{size:,}", f"{macs:.1f}"])
     table = markdown(["", "seeds", *columns, "parameters", "MMACs"], lines)
+    order = "Best validation accuracy first. " if _values(rows, RANKED_BY) else ""
     foot = (
-        f"Mean ± standard deviation over seeds, last weights, {_common(rows, 'epochs')} epochs. "
+        f"{order}Mean ± standard deviation over seeds, last weights, "
+        f"{_common(rows, 'epochs')} epochs. "
         f"{_common(rows, 'device')}, {_common(rows, 'processes')} process(es) of "
         f"{_common(rows, 'threads')} thread(s), torch {_common(rows, 'torch')}."
     )
@@ -196,16 +204,8 @@ def _values(rows: Sequence[Row], column: str) -> list[float]:
     return [float(row[column]) for row in rows if row.get(column) not in (None, "", "None")]
 
 
-def _mean_sd(rows: Sequence[Row], column: str, factor: float, digits: int) -> str:
-    return mean_sd([factor * value for value in _values(rows, column)], digits)
-
-
-def mean_sd(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard deviation; of one value itself, of none a dash."""
-    if not values:
-        return "-"
-    text = f"{statistics.fmean(values):.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+def _spread(rows: Sequence[Row], column: str, factor: float, digits: int) -> str:
+    return spread([factor * value for value in _values(rows, column)], digits)
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], out: Path, render: Render) -> str:

@@ -18,6 +18,8 @@ PACKAGES = (
     "knorm",
     "matplotlib",
     "numpy",
+    "dp-accounting",
+    "opacus",
     "pillow",
     "rich",
     "safetensors",
@@ -35,7 +37,7 @@ def describe_environment(accelerator: Accelerator, source: Path) -> dict[str, An
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "versions": _versions(),
+        "versions": versions(),
         "device": device_name(accelerator.device),
         "processes": accelerator.num_processes,
         "distributed": str(accelerator.distributed_type).rpartition(".")[2],
@@ -71,7 +73,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of the packages that are installed; torch's own with its build."""
     found: dict[str, str] = {}
     for name in PACKAGES:

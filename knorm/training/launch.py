@@ -14,6 +14,9 @@ from torch.distributed import DistError
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.settings import Launch
 
+MEETING = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what every launcher sets
+MOST_PROCESSES = 10**6
+
 
 def stays_on_cpu(launch: Launch) -> bool:
     """Whether the run stays on the CPU, because asked to or for want of anything else."""
@@ -22,7 +25,18 @@ def stays_on_cpu(launch: Launch) -> bool:
 
 def world_size() -> int:
     """Number of processes that the launcher says it started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return number_in("WORLD_SIZE", "1", 1, MOST_PROCESSES)
+
+
+def number_in(name: str, default: str, low: int, high: int) -> int:
+    """The number from low to high that the environment gives; `UserMistakeError` for another."""
+    text = os.environ.get(name, default)
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise UserMistakeError(
+            f"the environment's {name} must be a whole number from {low} to {high}, got {text!r}; "
+            "unset it, or let the launcher set it"
+        )
+    return int(text)
 
 
 def check_launch(launch: Launch, *, batch_size: int) -> None:
@@ -51,7 +65,7 @@ def check_processes(launch: Launch) -> None:
             f"launch.processes is {launch.processes}, but the launcher started {started}; "
             + command_hint(launch.processes)
         )
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", started))
+    here = number_in("LOCAL_WORLD_SIZE", str(started), 1, started)
     devices = here if stays_on_cpu(launch) else torch.accelerator.device_count()
     if here > devices:
         raise UserMistakeError(
@@ -125,6 +139,8 @@ def start(launch: Launch) -> Accelerator:
     if launch.deterministic:
         be_deterministic()
     started = world_size()
+    if started > 1:
+        check_meeting(started)
     try:
         accelerator = Accelerator(
             cpu=stays_on_cpu(launch),
@@ -140,6 +156,18 @@ def start(launch: Launch) -> Accelerator:
             f"{accelerator.num_processes} in its group; " + command_hint(started)
         )
     return accelerator
+
+
+def check_meeting(started: int) -> None:
+    """Raise `UserMistakeError` unless the launcher says which process this is and where to meet."""
+    missing = [name for name in MEETING if not os.environ.get(name)]
+    if missing:
+        raise UserMistakeError(
+            f"the environment's WORLD_SIZE is {started}, but it has no {missing[0]}, so that these "
+            f"processes cannot meet; {command_hint(started)}, or unset WORLD_SIZE"
+        )
+    for name, high in (("RANK", started - 1), ("LOCAL_RANK", started - 1), ("MASTER_PORT", 65535)):
+        number_in(name, "", 0, high)
 
 
 def meeting_failed(reason: str, launch: Launch) -> str:

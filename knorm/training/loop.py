@@ -52,6 +52,8 @@ class Trainer:
     seed: int
     steps_per_epoch: int
     """optimizer steps that make up an epoch"""
+    steps: int
+    """optimizer steps of the run; the last epoch may have fewer than the others"""
     ema: AveragedModel | None = None
     """moving average of the weights, which is what gets evaluated where there is one"""
     ema_every: int = 1
@@ -67,12 +69,26 @@ class Trainer:
     @property
     def epoch(self) -> int:
         """Epochs completed."""
-        return self.step // self.steps_per_epoch
+        return (
+            -(-self.step // self.steps_per_epoch)
+            if self.done
+            else (self.step // self.steps_per_epoch)
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are completed."""
+        return self.step >= self.steps
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the run."""
+        return -(-self.steps // self.steps_per_epoch)
 
     @property
     def current_epoch(self) -> int:
         """The epoch under way, counted from 1; one that is trained but not recorded still is."""
-        return (self.step - 1 if self.so_far.sums else self.step) // self.steps_per_epoch + 1
+        return (self.step - 1) // self.steps_per_epoch + 1 if self.so_far.sums else self.epoch + 1
 
     def steps_into(self, epoch: int) -> int:
         """Steps of this epoch, counted from 1, that are completed."""
@@ -123,7 +139,7 @@ class SoFar:
     def means(self) -> dict[str, float]:
         """Means over the samples; waits for the device."""
         values = {name: value.item() for name, value in self.sums.items()}
-        count = values.pop("count")
+        count = values.pop("count") or nan
         return {name: value / count for name, value in values.items()}
 
     def row(self) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from knorm.choices import nearest
 from knorm.training.interrupt import Interrupted
+from knorm.training.packages import extra_of, how_to_install
 
 
 class UserMistakeError(ValueError):
@@ -101,19 +102,6 @@ def mistakes_of_the_user() -> Iterator[None]:
         raise UserMistakeError(str(error)) from error
 
 
-@contextmanager
-def needing(extra: str, what: str) -> Iterator[None]:
-    """Around imports of packages that an extra brings: a missing one is named with its extra."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] == "knorm":
-            raise
-        raise UserMistakeError(
-            f"{what} needs {error.name}: pip install 'knorm[{extra}]'"
-        ) from error
-
-
 def run_program(main: Callable[[], object]) -> int:
     """The exit code of `main`: 0 done, 2 the user's mistake, 128 + signal when interrupted.
 
@@ -152,6 +140,8 @@ def line_for(error: Exception) -> str | None:
         )
     if isinstance(error, OSError) and error.errno in NO_ENTRY and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name and extra_of(error.name):
+        return f"{error.name} is missing: {how_to_install(error.name)}"
     operation = NOT_DETERMINISTIC.match(str(error)) if isinstance(error, RuntimeError) else None
     if operation:
         return (

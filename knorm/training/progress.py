@@ -52,7 +52,9 @@ class Progress:
         interactive = self.console.is_terminal and not {"CI", "NO_COLOR"} & os.environ.keys()
         self.bar = self._make_bar() if enabled and interactive else None
         self.interval = BAR_SECONDS if self.bar else PLAIN_SECONDS
-        self.start = self.shown = time.monotonic()
+        self.now = self.shown = time.monotonic()
+        self.stepping = self.between = 0.0  # seconds of steps, and from an epoch's last to its line
+        self.ended = 0  # epochs whose end this process has seen
         self.hinted = False
 
     def _make_bar(self) -> Bar:
@@ -78,10 +80,10 @@ class Progress:
     def step(self, row: Callable[[], Row]) -> None:
         """One step is done; `row`, the epoch so far, is asked only when shown, for it waits."""
         self.step_in_epoch += 1
-        now = time.monotonic()
-        if not self.enabled or now - self.shown < self.interval:
+        self.stepping += self._passed()
+        if not self.enabled or self.now - self.shown < self.interval:
             return
-        self.shown = now
+        self.shown = self.now
         values = row()
         means = {name: value for name, value in values.items() if name not in SPEED}
         note, left = f"{in_words(means)}  {self._speed(values)}", f"ETA {self.time_left()}"
@@ -99,7 +101,9 @@ class Progress:
             if name.startswith(("train.", "val.")) and not name.endswith(("count", "correct"))
         }
         title = self._title()
-        self.epoch, self.step_in_epoch, self.shown = self.epoch + 1, 0, time.monotonic()
+        self.between += self._passed()
+        self.ended += 1
+        self.epoch, self.step_in_epoch, self.shown = self.epoch + 1, 0, self.now
         speed = f"{self._speed(row)}  ETA {self.time_left()}"
         self.print(f"{title}  {in_words(means)}  lr {row['lr']:.4g}  {speed}")
         if row["data_wait"] > LONG_WAIT and not self.hinted:
@@ -113,11 +117,23 @@ class Progress:
         if self.enabled:
             self.console.print(text, markup=False)
 
-    def time_left(self) -> timedelta:
-        """Time to the end at the average speed since this process began."""
+    def time_left(self) -> str:
+        """Time to the end, of steps and of epochs' ends as long as this process has seen them take.
+
+        A question mark before its first step.
+        """
         done = (self.epoch - 1) * self.steps + self.step_in_epoch
         here, left = done - self.done_before, self.epochs * self.steps - done
-        return timedelta(seconds=round((time.monotonic() - self.start) * left / max(here, 1)))
+        if not here:
+            return "?"
+        seconds = self.stepping / here * left
+        seconds += self.between / max(self.ended, 1) * (self.epochs - self.epoch + 1)
+        return str(timedelta(seconds=round(seconds)))
+
+    def _passed(self) -> float:
+        """Seconds since this was last asked."""
+        before, self.now = self.now, time.monotonic()
+        return self.now - before
 
     def _speed(self, row: Row) -> str:
         """Samples per second, the part spent waiting, memory."""

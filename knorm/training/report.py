@@ -1,11 +1,12 @@
 """report.md: what a person reads after a run."""
 
-import json
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from knorm.training.files import read_text
+from knorm.training.folder import COMMAND, CONFIG, read_environment
 from knorm.training.tables import markdown
 
 Row = Mapping[str, Any]
@@ -16,9 +17,8 @@ PICTURES = {"curves.png": "Curves", "confusion.png": "Confusion"}
 
 def write_report(folder: Path, result: Row) -> None:
     """The run in one page, from its result and the files that are in its folder."""
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    command = (folder / "command.txt").read_text(encoding="utf-8")
-    recipe = (folder / "config.yaml").read_text(encoding="utf-8")
+    environment = read_environment(folder)
+    command, recipe = read_text(folder / COMMAND), read_text(folder / CONFIG)
     sections = {
         "Numbers": score_table(result),
         "Cost": cost_table(result),

@@ -1,6 +1,5 @@
 """Which run folder a command goes on with, and whether it may."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,12 @@ from knorm.training.folder import (
     CONFIG,
     ENVIRONMENT,
     LAST,
+    LOCK,
+    METRICS,
     RESULT,
     existing,
     has_config,
+    read_environment,
 )
 from knorm.training.launch import command_hint, world_size
 from knorm.training.mistakes import UserMistakeError
@@ -61,7 +63,7 @@ def find_place(resume: str | None, run_dir: str | None, parent: Path, settings: 
 
     Raises `UserMistakeError` for a folder that holds anything else.
     """
-    wanted = leaves(yaml.safe_load(settings))
+    wanted = leaves(yaml.safe_load(settings), CONFIG)
     if resume is None:
         return Place(new_folder(run_dir))
     if resume != AUTO:
@@ -86,14 +88,14 @@ def place_of(folder: Path, wanted: Settings) -> Place:
             f"{folder} was made with other settings: {'; '.join(different[:3])}; "
             "give those, or start a new run without --resume"
         )
-    environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    environment = read_environment(folder)
     if environment["processes"] != world_size():
         raise UserMistakeError(
             f"{folder} was made by {environment['processes']} process(es), this is "
             f"{world_size()}: its numbers would change; {command_hint(environment['processes'])}"
         )
-    log = folder / "metrics.jsonl"
-    epochs = len(log.read_text(encoding="utf-8").splitlines()) if log.is_file() else 0
+    log = folder / METRICS  # only counted: what goes on is in last/
+    epochs = log.read_bytes().count(b"\n") if log.is_file() else 0
     if epochs > 1 and not checkpoint.exists(folder / LAST):
         raise UserMistakeError(f"{folder} has {epochs} epochs but no {LAST}/ to go on from")
     return Place(folder, begun=True, finished=(folder / RESULT).is_file())
@@ -101,8 +103,8 @@ def place_of(folder: Path, wanted: Settings) -> Place:
 
 def differences(folder: Path, wanted: Settings) -> list[str]:
     """`optim.lr was 0.1, now 0.2` for every setting in which the folder's run is another."""
-    had = leaves(read_yaml(folder / CONFIG))
-    if (had.get("seeds", 1) > 1) != (wanted.get("seeds", 1) > 1):  # one run, or a folder of runs
+    had = leaves(read_yaml(folder / CONFIG), folder / CONFIG)
+    if (had.get("seeds", 1) != 1) != (wanted.get("seeds", 1) != 1):  # one run, or a folder of runs
         return [f"seeds was {had.get('seeds', 1)}, now {wanted.get('seeds', 1)}"]
     return [
         f"{name} was {had.get(name)}, now {wanted.get(name)}"
@@ -112,9 +114,9 @@ def differences(folder: Path, wanted: Settings) -> list[str]:
     ]
 
 
-def leaves(settings: Any) -> dict[str, Any]:
-    """Dotted name -> value of every setting that is no section."""
-    return {name: v for name, v in flat(settings, CONFIG) if not isinstance(v, Mapping)}
+def leaves(settings: Any, where: object) -> dict[str, Any]:
+    """Dotted name -> value of every setting that is no section; they stand in `where`."""
+    return {name: v for name, v in flat(settings, str(where)) if not isinstance(v, Mapping)}
 
 
 def new_folder(run_dir: str | None) -> Path | None:
@@ -130,7 +132,7 @@ def new_folder(run_dir: str | None) -> Path | None:
 
 def unbegun(folder: Path) -> Path:
     """The folder, if it holds nothing but what a run writes before its config.yaml."""
-    ours = {COMMAND, ENVIRONMENT}
+    ours = {COMMAND, ENVIRONMENT, LOCK}
     if folder.is_dir() and all(
         path.name in ours or path.suffix == ".tmp" for path in folder.iterdir()
     ):
@@ -140,7 +142,7 @@ def unbegun(folder: Path) -> Path:
 
 def changed_surroundings(folder: Path, now: Mapping[str, Any]) -> list[str]:
     """`torch 2.13.0 -> 2.15.0` for everything that is not what it was when the run began."""
-    before = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    before = read_environment(folder)
     pairs = {name: (before.get(name), now.get(name)) for name in ("device", "threads")}
     pairs |= {
         name: (version, now["versions"].get(name)) for name, version in before["versions"].items()

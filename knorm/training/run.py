@@ -13,7 +13,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,29 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from knorm.training import checkpoint
-from knorm.training.files import write_text
-from knorm.training.folder import BEST, COMMAND, CONFIG, LAST
+from knorm.training.files import damaged, read_text, write_text
+from knorm.training.folder import BEST, COMMAND, CONFIG, LAST, METRICS, has_config
 from knorm.training.interrupt import Interrupted
 from knorm.training.launch import world_size
+from knorm.training.lock import locked
 from knorm.training.loop import Trainer
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.settings import Keep
 from knorm.training.state import capture, load_evaluated, restore, weights_of
 
 Row = Mapping[str, Any]
+
+GOING_ON = {  # what `resume` needs of last/state.json
+    "epoch": int,
+    "step": int,
+    "rows": [dict],
+    "best": {"row": dict | None, "score": list},
+    "seconds": float | int,
+    "so_far": {"sums": dict, "seconds": float | int, "waited": float | int},
+    "optimizer": {"values": dict, "groups": [dict]},
+    "scaler": dict | None,
+    "averaged": int | None,
+}
 
 
 @dataclass
@@ -81,7 +94,7 @@ class Run:
 
     def _write_rows(self) -> None:
         lines = "".join(to_json(row) + "\n" for row in self.rows)
-        self.write("metrics.jsonl", lines)
+        self.write(METRICS, lines)
         table = io.StringIO()
         writer = csv.DictWriter(table, list(self.rows[0]) if self.rows else [])
         writer.writeheader()
@@ -118,13 +131,20 @@ class Run:
 
     def resume(self, trainer: Trainer) -> None:
         """Go on from last/, which must be there, on every rank."""
-        saved = checkpoint.load(self.folder / LAST, (*checkpoint.WEIGHTS, checkpoint.OPTIMIZER))
+        last = self.folder / LAST
+        saved = checkpoint.load(last, (*checkpoint.WEIGHTS, checkpoint.OPTIMIZER), GOING_ON)
         for name, fact in finite(self.facts).items():
             if saved.state.get(name) != fact:
                 raise UserMistakeError(
                     f"{self.folder} cannot go on: its {name} was {saved.state.get(name)}, "
                     f"now it is {fact}"
                 )
+        needed = {checkpoint.MODEL, checkpoint.OPTIMIZER}
+        needed |= {checkpoint.EMA} if trainer.ema is not None else set()
+        for stem in sorted(needed - saved.tensors.keys()):
+            raise damaged(last, f"lacks {stem}.safetensors")
+        for stem in needed - {checkpoint.OPTIMIZER}:
+            checkpoint.check_fits(last, saved.tensors[stem], trainer.net)
         restore(trainer, saved)
         state = saved.state
         self.rows, self.best = list(state["rows"]), state["best"]["row"]
@@ -163,25 +183,27 @@ class Run:
             write_text(self.folder / name, text)
 
 
+@contextmanager
 def open_folder(
     accelerator: Accelerator, folder: Path | None, parent: Path, files: Mapping[str, str]
-) -> Path:
+) -> Iterator[Path]:
     """Make `folder`, or the next number in `parent`, with `files` in it; all ranks get it.
 
-    A folder that has its config.yaml goes on: only its command.txt grows. That file is written
-    last, so that a folder without it has no beginning yet.
+    Inside, no other job can open it. A folder that has its config.yaml goes on: only its
+    command.txt grows. That file is written last, so that a folder without it has no beginning yet.
     """
     place: list[Any] = [None]
-    if accelerator.is_main_process:
-        path = make_folder(folder, parent)
-        place = [str(path)]
-        if (path / CONFIG).is_file():
-            old = (path / COMMAND).read_text(encoding="utf-8")
-            files = {COMMAND: old + files[COMMAND]}
-        for name in sorted(files, key=lambda name: name == CONFIG):
-            write_text(path / name, files[name])
-    broadcast_object_list(place)
-    return Path(place[0])
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            path = make_folder(folder, parent)
+            place = [str(path)]
+            stack.enter_context(locked(path))
+            if has_config(path):
+                files = {COMMAND: read_text(path / COMMAND) + files[COMMAND]}
+            for name in sorted(files, key=lambda name: name == CONFIG):
+                write_text(path / name, files[name])
+        broadcast_object_list(place)
+        yield Path(place[0])
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,21 @@ class Share(NamedTuple):
     """(n,) numbers, n >= 1; copy c of sample s has the number s + c * num_samples"""
     real: int
     """how many of them count, from the first on; the others only keep the ranks in step"""
+
+
+class Cut(Protocol):
+    """Epochs cut into steps, and each step into the shares of ranks and passes."""
+
+    @property
+    def seed(self) -> int:
+        """Of what is drawn for samples beside their order."""
+        ...
+
+    def windows(
+        self, epoch: int, rank: int, num_ranks: int, first_step: int = 0
+    ) -> Iterator[tuple[list[Share], int]]:
+        """For every step from `first_step` on: this rank's shares, and the size of the batch."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

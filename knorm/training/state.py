@@ -49,7 +49,7 @@ def restore(trainer: Trainer, saved: Checkpoint) -> None:
     if trainer.ema is not None:
         trainer.ema.module.load_state_dict(saved.tensors[EMA])
         trainer.ema.n_averaged.fill_(state["averaged"])
-    load_optimizer(trainer.optimizer, saved.tensors.get(OPTIMIZER, {}), state["optimizer"])
+    load_optimizer(trainer.optimizer, saved.tensors[OPTIMIZER], state["optimizer"])
     if trainer.accelerator.scaler is not None and state["scaler"] is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
     trainer.step = state["step"]

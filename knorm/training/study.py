@@ -1,13 +1,13 @@
 """Several runs of one recipe: mean and standard deviation of their numbers."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from knorm.training.files import write_text
+from knorm.training.files import read_text, write_text
 from knorm.training.folder import COMMAND, RESULT
 from knorm.training.run import to_json
+from knorm.training.tables import mean_and_sd, spread
 
 Result = Mapping[str, Any]
 Key = tuple[str, str, str]
@@ -21,11 +21,6 @@ def values_of(results: Sequence[Result]) -> dict[Key, list[float]]:
         for row in result["results"]:
             found.setdefault((row["split"], row["weights"], row["metric"]), []).append(row["value"])
     return found
-
-
-def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and the sample standard deviation where there are two values or more."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def write_seeds(folder: Path, results: Sequence[Result]) -> str:
@@ -47,11 +42,11 @@ def write_seeds(folder: Path, results: Sequence[Result]) -> str:
     seeds = [result["seed"] for result in results]
     lines = ["| split | weights | metric | mean ± SD | values |", "| --- | --- | --- | --- | --- |"]
     lines += [
-        f"| {row['split']} | {row['weights']} | {row['metric']} | {in_words(row)} "
+        f"| {row['split']} | {row['weights']} | {row['metric']} | {spread(row['values'], 4)} "
         f"| {', '.join(f'{value:.6g}' for value in row['values'])} |"
         for row in rows
     ]
-    command = (folder / COMMAND).read_text(encoding="utf-8").strip()
+    command = read_text(folder / COMMAND).strip()
     text = (
         f"# {results[0]['name']}, seeds {', '.join(map(str, seeds))}\n\n"
         + "\n".join(lines)
@@ -62,8 +57,3 @@ def write_seeds(folder: Path, results: Sequence[Result]) -> str:
     summary = {"name": results[0]["name"], "seeds": seeds, "results": rows}
     write_text(folder / RESULT, to_json(summary, indent=2) + "\n")
     return text
-
-
-def in_words(row: Result) -> str:
-    """`0.9876 ± 0.0012`."""
-    return f"{row['mean']:.4f}" + ("" if row["sd"] is None else f" ± {row['sd']:.4f}")

@@ -60,7 +60,24 @@ def test_the_input_is_the_smallest_that_fits():
 
 
 def test_nothing_drops_in_a_net_held_still():
-    net = plain()
-    still(net)
+    net = still(plain())
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(net(x), net(x))
+
+
+def test_folding_is_measured_on_statistics_that_are_not_those_of_a_new_net():
+    net = plain().eval()
+    row = judge(net, "none")
+    assert 0 < float(row["fold_change"]) < 1e-5
+    assert 0 < float(row["rounding"]) < 1e-5
+    assert float(row["fold_change_double"]) < 1e-13
+    assert bool((net[1].running_var == 1).all())
+
+
+def test_a_net_that_fails_before_the_swap_is_told_apart():
+    class Detached(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    net = Detached(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert judge(net, "group")["status"] == "net fails by itself"

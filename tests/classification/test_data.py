@@ -1,3 +1,4 @@
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -277,6 +278,26 @@ def test_a_file_broken_in_the_middle_of_a_streamed_epoch_is_named(folder):
     Path(last).write_bytes(b"\x89PNG no more")
     with pytest.raises(OneRankMistakeError, match=f"{re.escape(last)}: not an image"):
         list(windows)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_file_that_is_read_late_and_was_cut_off_is_told_at_the_start(folder, split):
+    recipe = folder_recipe(folder, "--data.resident=false")
+    data = load_data(recipe, Accelerator(cpu=True))
+    path = Path(data.splits[split].paths[-1].decode())
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(OneRankMistakeError, match=f"{re.escape(str(path))}: not an image"):
+        load_data(recipe, Accelerator(cpu=True))
+
+
+def test_another_file_of_the_same_name_makes_another_streamed_split(folder):
+    recipe = folder_recipe(folder, "--data.resident=false")
+    split = load_data(recipe, Accelerator(cpu=True)).splits["test"]
+    before = split.fingerprint()
+    assert split.fingerprint() == before
+    with open(split.paths[0], "ab") as file:
+        file.write(b"more")
+    assert split.fingerprint() != before
 
 
 def test_evaluated_images_may_have_a_margin_and_a_size_of_their_own(folder):

@@ -60,6 +60,43 @@ def test_without_a_name_the_file_is_in_the_run_folder(folder):
     assert export.parse_options([str(folder), "--hub_folder=x"]).out is None
 
 
+PLACES = {
+    "a folder": (["--out={here}"], "{here} is a folder; name a file in it"),
+    "below a file": (["--out={here}/file/net.onnx"], "{here}/file cannot be written into: "),
+    "where nobody writes": (["--out=/proc/x/net.onnx"], "/proc/x cannot be written into: "),
+    "a hub folder below a file": (
+        ["--hub_folder={here}/file/x"],
+        "{here}/file/x cannot be wri",
+    ),
+    "a hub folder where nobody writes": (
+        ["--hub_folder=/proc/x"],
+        "/proc/x cannot be written into",
+    ),
+    "a hub folder that is taken": (["--hub_folder={here}"], "hub_folder {here} exists already"),
+    "no name of a repository": (["--push=me/my/net"], "--push me/my/net: no name of a repository"),
+    "a repository with a space": (["--push=my net"], "--push my net: no name of a repository"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), PLACES.values(), ids=PLACES)
+def test_a_place_that_cannot_be_had_is_told_before_anything_is_exported(
+    folder, tmp_path, arguments, message, monkeypatch, capsys
+):
+    monkeypatch.setattr(exporting, "test_images", lambda *_: pytest.fail("the export began"))
+    (tmp_path / "file").touch()
+    arguments = [argument.format(here=tmp_path) for argument in arguments]
+    assert run_program(lambda: export.main([str(folder), *arguments])) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {message.format(here=tmp_path)}")
+    assert err.count("\n") == 1
+
+
+def test_a_run_that_is_misspelt_is_not_made(tmp_path, capsys):
+    assert run_program(lambda: export.main([str(tmp_path / "nowhere")])) == 2
+    assert "nowhere is no run folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nets_that_draw_in_evaluation_are_refused(folder, capsys):
     assert run_program(lambda: export.main([str(folder), "--eval_stats=sampled"])) == 2
     assert "export with --eval_stats expected" in capsys.readouterr().err

@@ -3,11 +3,12 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import constants
 
-from classification import export, hub
+from classification import export, exporting, hub
 from classification.evaluation import load_net
 from knorm.hub import HubModel
-from knorm.training.mistakes import UserMistakeError
+from knorm.training.mistakes import UserMistakeError, run_program
 from tests.classification.test_export import folder, net_of  # noqa: F401  a fixture
 
 
@@ -72,6 +73,15 @@ def test_a_push_hands_over_the_card_and_its_failure_is_one_line(folder, monkeypa
         export.main([str(folder), "--push", "nobody/net"])
 
 
+def test_a_hub_that_does_not_answer_is_one_line(folder, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert run_program(lambda: export.main([str(folder), "--push=me/net"])) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: me/net cannot be pushed: ")
+    assert "refused" in err
+    assert err.count("\n") == 1
+
+
 def test_cards_name_the_first_classes_only(folder, monkeypatch):  # noqa: F811
     monkeypatch.setattr(hub, "MOST_NAMES", 3)
     recipe = load_net(folder).recipe
@@ -85,3 +95,21 @@ def test_cards_name_the_first_classes_only(folder, monkeypatch):  # noqa: F811
     assert "Classes: a, b, c and 2 more, see config.json." in hub.model_card(
         recipe, folder, "last", facts
     )
+
+
+def test_a_swapped_net_is_shipped_as_it_is_and_its_card_says_so(folder):  # noqa: F811
+    recipe, net, state, _ = load_net(folder, swap="none", cpu=True)
+    images = torch.rand(3, 1, 8, 8)
+    facts = exporting.facts_of(recipe, state, images)
+    assert torch.equal(hub.hub_model(recipe, net, facts)(images), net.eval()(images))
+    card = hub.model_card(recipe, folder, "best", facts)
+    assert "resnet8 (norm kernel, dropout_p 0.1, width 0.125), norms swapped (kind none)" in card
+
+
+def test_the_card_keeps_the_places_of_data_and_runs_to_itself(folder, tmp_path):  # noqa: F811
+    config = (folder / "config.yaml").read_text()
+    config = config.replace("weights: null", "weights: /home/me/runs/first")
+    (tmp_path / "config.yaml").write_text(config.replace("root: data", "root: /home/me/data"))
+    text = hub.public_recipe(tmp_path)
+    assert "weights: first\n" in text
+    assert "/home/me" not in text

@@ -8,13 +8,27 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from classification.image_files import read_box, read_middle, read_sides
+from classification.image_files import check_end, read_box, read_middle, read_sides
 from knorm.training.mistakes import UserMistakeError
 
 
 def picture(width, height):
     noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "bmp"])
+def test_a_file_that_was_cut_off_is_named_and_bytes_behind_a_whole_one_do_no_harm(tmp_path, kind):
+    path = tmp_path / f"image.{kind}"
+    picture(40, 30).save(path)
+    whole = path.read_bytes()
+    for content in (whole, whole + b"a note of the camera"):
+        path.write_bytes(content)
+        check_end(str(path))
+    for content in (whole[:-100], whole[: len(whole) // 2], b"", b"x"):
+        path.write_bytes(content)
+        with pytest.raises(UserMistakeError, match=f"{path}: not an image"):
+            check_end(str(path))
 
 
 @pytest.mark.parametrize("sides", [(50, 37), (37, 50), (40, 40), (51, 34)])

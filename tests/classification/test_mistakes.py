@@ -1,13 +1,18 @@
 """What users get wrong: one line that names it, exit code 2, nothing lost."""
 
 import json
+import os
+import shutil
+import sys
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from classification import data, evaluate, runs, train
+from classification import data, evaluate, export, runs, train
 from classification.config import parse_recipe, settings_of
+from knorm.training.lock import locked
 from knorm.training.mistakes import run_program
 from tests.classification.runs import QUICK, run
 
@@ -36,7 +41,8 @@ def files(tmp_path, monkeypatch):
     for name, processes in (("begun", 1), ("crowd", 4)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(settings_of(parse_recipe([])))
-        environment = {"processes": processes, "versions": {}}
+        environment = {"processes": processes, "versions": {"torch": "2"}, "device": "cpu"}
+        environment |= {"python": "3", "threads": 1, "git": None}
         (tmp_path / name / "environment.json").write_text(json.dumps(environment))
 
 
@@ -143,6 +149,11 @@ MISTAKES = {
     "to keep every zeroth epoch": (["--keep.every=0"], "keep.every must be positive"),
     "to save before the last save": (["--keep.minutes=-1"], "keep.minutes must lie between"),
     "to go on with nothing": (["--resume=nowhere"], "nowhere is no run folder"),
+    "to go on with no name": (["--resume="], "--resume: give a folder that a run has made"),
+    "to go on with the weights": (
+        ["--resume=begun/last"],
+        "--resume begun/last is no run folder: it holds no config.yaml; it lies in one, begun",
+    ),
     "to go on with something else": (["--resume=auto", "--run_dir=taken"], "exists already"),
     "to go on in two folders": (["--resume=begun", "--run_dir=taken"], "differ; give one"),
     "to go on with other settings": (
@@ -170,6 +181,14 @@ def test_a_mistake_is_one_line_and_exit_code_2_before_any_process_group(
     assert err.count("\n") == 1
     assert message in err
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("program", [evaluate, export])
+def test_weights_are_not_taken_for_their_run(program, capsys):
+    assert run_program(lambda: program.main(["begun/last"])) == 2
+    line = "error: begun/last is no run folder: it holds no config.yaml; it lies in one, begun\n"
+    assert capsys.readouterr().err == line
 
 
 def test_norms_that_need_gpus_for_several_processes_are_refused_without(monkeypatch, capsys):
@@ -212,9 +231,18 @@ def test_images_too_small_for_the_net_are_told_before_there_is_a_folder(tmp_path
     ],
 )
 def test_a_missing_package_is_named_before_anything_starts(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    monkeypatch.setattr(data, "find_spec", lambda name: name if name == "matplotlib" else None)
     assert run_program(lambda: train.main(arguments)) == 2
     assert message in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_be_drawn_are_told_before_the_run_and_not_after_it(
+    monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run_program(lambda: train.main([])) == 2
+    line = "error: a run's picture needs matplotlib: pip install 'knorm[train]'\n"
+    assert capsys.readouterr().err == line
 
 
 def test_other_images_are_not_evaluated_as_the_runs_own(tree, tmp_path, capsys):
@@ -259,6 +287,82 @@ def test_a_broken_tree_is_one_line_that_names_the_place(
     arguments = ["--data.name=imagefolder", f"--data.root={tree}", "--data.image_size=8"]
     arguments += [f"--data.resident={resident}", "--batch_size=2", f"--run_dir={tmp_path / 'run'}"]
     assert run_program(lambda: train.main([*QUICK, "--epochs=1", *arguments])) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_a_folder_that_another_job_is_using_is_left_alone(stopped, tmp_path, capsys):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.name != ".lock"}
+    with locked(folder):
+        assert run_program(lambda: train.main([f"--resume={folder}"])) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {folder} is in use by process {os.getpid()} on ")
+    assert err.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in before}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that was stopped before its end, in which the test numbers are missing."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    run(folder, "--epochs=1", "--ema_decay=0.9")
+    (folder / "result.json").unlink()
+    return folder
+
+
+def emptied(name):
+    return lambda folder: (folder / name).write_text("")
+
+
+def cut(name):
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 2)
+
+
+def without(name, key):
+    def damage(folder):
+        content = json.loads((folder / name).read_text())
+        del content[key]
+        (folder / name).write_text(json.dumps(content))
+
+    return damage
+
+
+def without_file(name):
+    return lambda folder: (folder / name).unlink()
+
+
+DAMAGED = {
+    "no settings": (emptied("config.yaml"), "config.yaml: must hold `option: value` lines"),
+    "half the surroundings": (cut("environment.json"), "environment.json is damaged: no JSON"),
+    "surroundings of nothing": (emptied("environment.json"), "environment.json is damaged: it is"),
+    "no processes": (without("environment.json", "processes"), "lacks processes"),
+    "no surroundings": (without_file("environment.json"), "environment.json cannot be read: No"),
+    "no command": (without_file("command.txt"), "command.txt cannot be read: No such file"),
+    "half a state": (cut("last/state.json"), "last/state.json is damaged: no JSON"),
+    "no step": (without("last/state.json", "step"), "last/state.json is damaged: lacks step"),
+    "half the weights": (cut("last/model.safetensors"), "last is damaged: "),
+    "no moving average": (without_file("last/ema.safetensors"), "last is damaged: lacks ema"),
+    "no moments": (without_file("last/optimizer.safetensors"), "last is damaged: lacks optim"),
+    "the weights of another net": (
+        lambda folder: save_file({"w": torch.ones(1)}, folder / "last/model.safetensors"),
+        "last holds the weights of another net",
+    ),
+    "a result that is none": (
+        lambda folder: (folder / "result.json").write_text("{}"),
+        "result.json is damaged: lacks name; remove result.json of that folder and give the run's",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_run_folder_does_not_go_on_and_names_the_file(
+    stopped, damage, message, tmp_path, capsys
+):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    damage(folder)
+    assert run_program(lambda: train.main([f"--resume={folder}"])) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err

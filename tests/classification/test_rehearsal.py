@@ -1,6 +1,7 @@
 import pytest
 
 from classification import rehearsal, train
+from knorm.training.mistakes import run_program
 from tests.classification.runs import QUICK
 
 
@@ -24,6 +25,26 @@ def test_a_dry_run_prints_the_plan_and_keeps_nothing(tmp_path, monkeypatch, caps
     ):
         assert words in out
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_tried_is_on_the_disk_of_the_runs_folder(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(rehearsal, "check_equal", lambda *_: seen.extend(tmp_path.iterdir()))
+    dry_run(f"--run_dir={tmp_path / 'runs' / 'new'}")
+    assert [path.name[:9] for path in seen] == [".dry-run-"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_node_that_sees_another_disk_is_told(tmp_path, monkeypatch, capsys):
+    def elsewhere(place):
+        place[0] = str(tmp_path / "of another machine")
+
+    monkeypatch.setattr(rehearsal, "broadcast_object_list", elsewhere)
+    monkeypatch.setenv("RANK", "1")
+    assert run_program(lambda: dry_run(f"--run_dir={tmp_path / 'new'}")) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"does not see {tmp_path} as the first process does; a run needs a folder" in err
 
 
 def test_the_curve_shows_the_rate_over_the_run(capsys):

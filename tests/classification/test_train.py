@@ -18,6 +18,7 @@ from knorm.training.mistakes import DivergedError, run_program
 from tests.classification.runs import QUICK, ROOT, evaluated, run, value
 
 FILES = {
+    ".lock",
     "best",
     "command.txt",
     "config.yaml",
@@ -222,9 +223,9 @@ def test_ctrl_c_saves_the_last_step_and_exits_with_130(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda run: (run / "best" / "state.json").unlink(), "is damaged"),
+        (lambda run: (run / "best" / "state.json").unlink(), "cannot be read"),
         (lambda run: (run / "best" / "state.json").write_text("{"), "is damaged"),
-        (lambda run: (run / "best" / "state.json").write_text("{}"), "does not say mean"),
+        (lambda run: (run / "best" / "state.json").write_text("{}"), "is damaged: lacks epoch"),
         (lambda run: (run / "best" / "model.safetensors").write_bytes(b"0" * 40), "is damaged"),
         (
             lambda run: (run / "config.yaml").write_text(

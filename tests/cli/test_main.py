@@ -5,7 +5,7 @@ import pytest
 
 import knorm
 from knorm.cli import main as cli
-from knorm.training.mistakes import UserMistakeError, run_program
+from knorm.training.mistakes import run_program
 
 
 def test_help_and_a_mistyped_command_wait_for_nothing_slow():
@@ -33,15 +33,6 @@ def test_every_command_says_what_it_takes(name, capsys):
         cli.main([name, "--help"])
     assert end.value.code == 0
     assert f"knorm {name}" in capsys.readouterr().out
-
-
-def test_a_missing_extra_is_named(monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
-
-    monkeypatch.setattr(cli, "import_module", missing)
-    with pytest.raises(UserMistakeError, match=r"needs yaml: pip install 'knorm\[train\]'"):
-        cli.main(["report", "runs"])
 
 
 def test_the_exit_code_of_a_mistake_is_2(monkeypatch, capsys):

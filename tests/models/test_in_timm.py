@@ -45,9 +45,10 @@ def test_with_a_norm_its_norms_are_swapped(swaps):
     assert net[0] is model
     assert isinstance(model, timm.models.ResNet)
     assert (kind, given) == ("group", {**options, "inplace": True})
-    create_model("timm:resnet10t", norm="kernel", dropout_p=0.05)
-    assert swaps[1][1:] == ("kernel", {"dropout_p": 0.05, "inplace": True})
-    create_model("timm:resnet10t", norm="none", dropout_p=0.05)
+    of_kernel = {"dropout_p": 0.05, "eval_stats": "plain"}
+    create_model("timm:resnet10t", norm="kernel", **of_kernel)
+    assert swaps[1][1:] == ("kernel", {**of_kernel, "inplace": True})
+    create_model("timm:resnet10t", norm="none", **of_kernel)
     assert swaps[2][1:] == ("none", {"inplace": True})
 
 

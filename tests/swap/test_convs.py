@@ -87,6 +87,23 @@ def test_folding_multiplies_and_adds_after_the_layer(layer):
     torch.testing.assert_close(layer.state_dict(), before, rtol=0, atol=0)
 
 
+NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+
+
+@pytest.mark.parametrize("layer", [*GEOMETRIES.values(), nn.Linear(4, 6, bias=False)])
+def test_folding_a_trained_batch_norm_changes_outputs_by_less_than_1e_5(layer):
+    torch.manual_seed(0)
+    x = torch.randn(16, 4, *[7] * (layer.weight.dim() - 2))
+    norm = NORMS[layer.weight.dim()](layer.weight.shape[0], momentum=1.0)
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.normal_(norm.bias)
+    net = nn.Sequential(layer, norm)
+    net(x)
+    new, report = knorm.swap_norm(net.eval(), "none", fold=True)
+    assert report.rows[0].note == "folded into 0"
+    assert (new(x) - net(x)).abs().max() < 1e-5
+
+
 class Odd(nn.Conv2d):
     def forward(self, input):  # noqa: A002
         return super().forward(input).relu()

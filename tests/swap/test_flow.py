@@ -124,3 +124,29 @@ def test_tracing_leaves_nothing_behind():
 def test_the_order_is_that_of_the_calls():
     net = Net(lambda net, x: net.first(net.norm(net.second(x))))
     assert list(Flow(net).order()) == ["second", "norm", "first"]
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_container_with_hooks_is_no_way_to_a_norm(register):
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1)), nn.Sequential(nn.BatchNorm2d(4)))
+    container = net[0] if register == "register_forward_hook" else net[1]
+    getattr(container, register)(lambda *args: None)
+    source, why = Flow(net).source("1.0")
+    assert source is None
+    assert why.endswith("has hooks")
+
+
+def test_tracing_leaves_buffers_alone():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x):
+            self.calls.add_(1)
+            return self.conv(x)
+
+    net = Counts()
+    Flow(net)
+    assert net.calls.item() == 0

@@ -14,7 +14,7 @@ def library_class(package, name):
         "torch": ("torch.nn",),
         "timm": ("timm.layers", "timm.layers.norm", "timm.layers.norm_act"),
         "torchvision": ("torchvision.ops", "torchvision.models.convnext"),
-        "knorm": ("knorm",),
+        "knorm": ("knorm", "knorm.swap.layers", "knorm.models.convnext"),
     }
     pytest.importorskip(package)
     for home in homes[package]:
@@ -27,9 +27,11 @@ def library_class(package, name):
 def make(package, name, channels=8):
     """A norm of that class."""
     cls = library_class(package, name)
-    first = {("torch", "GroupNorm"): (2,), ("knorm", "KernelNorm1d"): ()}
+    first = {("torch", "GroupNorm"): (2,)}
     if name.startswith("KernelNorm"):
         return cls()
+    if name == "PositionNorm":
+        return cls(dropout_p=0.05, eps=1e-5)
     options = {"groups": 2} if name.startswith("EvoNorm2dS") else {}
     if (package, name) in {("timm", "GroupNorm"), ("timm", "GroupNormAct")}:
         options = {"num_groups": 2}
@@ -45,7 +47,7 @@ def test_every_row_is_a_class_that_is_found_with_its_channels(package, name):
     (norm,) = find_norms(net)
     assert norm.name == "1"
     assert norm.form is FORMS[package, name]
-    assert norm.channels == (None if name.startswith("KernelNorm") else 8)
+    assert norm.channels == (None if FORMS[package, name].family == "kernel" else 8)
 
 
 def test_a_subclass_counts_as_its_base_unless_it_has_a_forward_of_its_own():

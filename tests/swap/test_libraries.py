@@ -89,6 +89,27 @@ def test_no_sample_of_a_net_of_timm_sees_another(name, kind):
     assert torch.equal(net(x)[0], net(other)[0])
 
 
+@pytest.mark.parametrize("kind", ["batch", "group", "layer", "instance", "local_context", "kernel"])
+@pytest.mark.parametrize("name", ["resnet8", "preact_resnet18", "densenet20x16", "convnext_tiny"])
+def test_a_net_of_ours_that_is_swapped_to_its_own_kind_gives_the_same_bits(name, kind):
+    everywhere = {"norm_scope": "all"} if (name, kind) == ("convnext_tiny", "kernel") else {}
+    net = knorm.create_model(name, num_classes=5, norm=kind, **everywhere).eval()
+    same, report = knorm.swap_norm(net, kind)
+    x = torch.randn(2, 3, 64, 64)
+    assert all(row.stays for row in report.rows)
+    assert torch.equal(same(x), net(x))
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "densenet121", "dla46_c"])
+def test_a_net_of_timm_that_is_swapped_to_its_own_kind_gives_the_same_bits(name):
+    timm = pytest.importorskip("timm")
+    net = timm.create_model(name, num_classes=5)
+    x = torch.randn(4, 3, 64, 64)
+    net(x)
+    same, _ = knorm.swap_norm(net.eval(), "batch")
+    assert torch.equal(same(x), net(x))
+
+
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "tf_efficientnet_b0"])
 def test_folding_a_net_of_timm_keeps_its_outputs(name):
     timm = pytest.importorskip("timm")

@@ -7,6 +7,7 @@ from torch import nn
 from knorm.choices import NORM_KINDS
 from knorm.swap import swap_norm
 from knorm.swap.forms import FORMS, find_norms
+from knorm.swap.layers import Copy
 from knorm.swap.norms import default_groups, scale_and_shift
 from tests.swap.test_forms import ROWS, make
 
@@ -122,7 +123,9 @@ def test_activation_and_dropout_within_a_norm_stay():
     net, report = swap_norm(nn.Sequential(norm), "group")
     assert [type(m) for m in net[0]] == [nn.GroupNorm, nn.Dropout, nn.SiLU]
     bare, _ = swap_norm(nn.Sequential(norm), "none")
-    assert [type(m) for m in bare[0]] == [nn.Dropout, nn.SiLU]
+    assert [type(m) for m in bare[0]] == [Copy, nn.Dropout, nn.SiLU]
+    after_conv, _ = swap_norm(nn.Sequential(nn.Conv2d(3, 8, 1), norm), "none")
+    assert [type(m) for m in after_conv[1]] == [nn.Dropout, nn.SiLU]
     assert report.rows[0].became == "GroupNorm + Dropout + SiLU"
 
 
@@ -177,3 +180,16 @@ def test_every_form_that_sees_the_batch_is_known_to():
     names = {name for (_, name), form in FORMS.items() if form.sees_batch}
     assert {"BatchNorm1d", "SyncBatchNorm", "BatchNormAct2d", "EvoNorm2dB0"} <= names
     assert not names & {"FrozenBatchNorm2d", "GroupNorm", "EvoNorm2dS0"}
+
+
+@pytest.mark.parametrize("like", [nn.Conv2d(3, 8, 1), nn.Linear(3, 8)])
+def test_a_norm_without_tensors_gets_the_device_and_type_of_what_stands_before_it(like):
+    net = nn.Sequential(like, nn.InstanceNorm2d(8)).to("meta", torch.bfloat16)
+    swapped, _ = swap_norm(net, "group")
+    assert {(p.device.type, p.dtype) for p in swapped.parameters()} == {("meta", torch.bfloat16)}
+
+
+def test_a_net_of_linear_layers_goes_to_group_norm_and_back():
+    net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8))
+    back, _ = swap_norm(swap_norm(net, "group")[0], "batch")
+    assert type(back[1]) is nn.BatchNorm1d

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from knorm.swap import swap_norm
 from knorm.swap.options import SwapOptions, norms_to_swap
 
 
@@ -21,8 +22,11 @@ def net(**more):
     [
         ({"kind": "bacth"}, "did you mean 'batch'"),
         ({"kind": "layer", "groups": 2}, "groups concerns kind 'group', not 'layer'"),
+        ({"kind": "group", "groups": True}, "groups takes a whole number"),
         ({"kind": "group", "groups": 0}, "groups takes a whole number"),
         ({"kind": "group", "dropout_p": 0.1}, "dropout_p concerns kind 'kernel'"),
+        ({"kind": "none", "eval_stats": "plain"}, "eval_stats concerns kind 'kernel'"),
+        ({"kind": "kernel", "eval_stats": "plane"}, "did you mean 'plain'"),
         ({"kind": "kernel", "dropout_p": 1.0}, r"dropout_p must be in \[0, 1\)"),
         ({"kind": "group", "fold": True}, "fold concerns kind 'kernel' or 'none'"),
         ({"kind": "kernel", "affine": False}, "affine=False concerns norms that stand"),
@@ -63,6 +67,8 @@ def test_modules_selects_norms_by_pattern_or_predicate(modules, names):
         (net(), "stm", "no norm is named 'stm'; did you mean 'stem'"),
         (net(), lambda name, module: False, "selects none of the 2 norms"),
         (net(), [], "selects no norm"),
+        (net(), 3, "takes patterns of names or a function, got 3"),
+        (Split(4), None, "the model itself: Split keeps running statistics"),
         (net(), [3], "takes patterns of names or a function, got 3"),
         (net(odd=Split(4)), None, "odd: Split keeps running statistics.*modules="),
         (net(odd=nn.LazyBatchNorm2d()), None, "odd: LazyBatchNorm2d has no shape yet"),
@@ -75,3 +81,10 @@ def test_a_selection_that_cannot_be_is_named(model, modules, words):
 
 def test_a_norm_of_unknown_form_may_be_left_out():
     assert len(norms_to_swap(net(odd=Split(4)), ["stem", "head"])) == 2
+
+
+def test_all_kernel_layers_evaluate_by_the_statistics_asked_for():
+    layers = [nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1)]
+    swapped, _ = swap_norm(nn.Sequential(*layers), "kernel", eval_stats="plain")
+    stats = [module.eval_stats for module in swapped.modules() if hasattr(module, "eval_stats")]
+    assert stats == ["plain"] * 3

@@ -219,6 +219,28 @@ def test_folding_into_a_kernel_convolution_keeps_scale_and_shift():
     assert report.rows[0].kept[-2:] == ("scale", "shift")
 
 
+class Shortcut(nn.Module):
+    """A pre-activation block whose activation works in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.act = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return x + self.conv(self.act(self.norm(x)))
+
+
+@pytest.mark.parametrize("kind", ["none", "kernel"])
+def test_an_activation_in_place_does_not_reach_past_a_norm_that_is_gone(kind):
+    net, _ = swap_norm(nn.Sequential(nn.Conv2d(3, 3, 1), Shortcut()), kind)
+    x = torch.randn(2, 3, 4, 4)
+    outputs = net.eval()(x)
+    net[1].act.inplace = False
+    assert torch.equal(net(x), outputs)
+
+
 @pytest.mark.parametrize(
     ("net", "kind", "options", "words"),
     [
@@ -228,8 +250,19 @@ def test_folding_into_a_kernel_convolution_keeps_scale_and_shift():
             {},
             "no norm of the model can become 'group'.*channels come last",
         ),
-        (nn.Sequential(nn.GroupNorm(2, 4)), "none", {"fold": True}, "fold: none of the norms"),
-        (ReadsNorm(), "none", {}, "norm: another module's forward reads its tensors.*modules="),
+        (
+            nn.Sequential(nn.GroupNorm(2, 4)),
+            "none",
+            {"fold": True},
+            "fold: no norm is a batch norm",
+        ),
+        (
+            nn.Sequential(nn.ConvTranspose2d(3, 4, 1), nn.BatchNorm2d(4)),
+            "kernel",
+            {"fold": True},
+            "fold: no norm .* that a convolution takes up",
+        ),
+        (ReadsNorm(), "none", {}, "norm: another module's forward reads its weight.*modules="),
         (nn.Sequential(nn.BatchNorm2d(3)), "local_context", {}, "0: channels_per_group=2 does not"),
     ],
 )

@@ -1,6 +1,7 @@
 """The contract of `swap_norm`: what is returned, what is untouched, who sees whom."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -61,6 +62,18 @@ def test_no_sample_sees_another(kind):
         assert torch.equal(net.train(mode)(x)[0], net(other)[0])
 
 
+@pytest.mark.parametrize("kind", ["group", "layer", "instance", "local_context", "kernel"])
+def test_a_swapped_net_that_is_swapped_again_gives_the_same_bits(kind):
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Unflatten(1, (8, 1, 1)))
+    net.extend([nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8)])
+    modules = "[46]" if kind == "local_context" else None
+    swapped, _ = knorm.swap_norm(net.eval(), kind, modules=modules)
+    again, report = knorm.swap_norm(swapped, kind, modules=modules)
+    x = torch.randn(2, 4)
+    assert torch.equal(again(x), swapped(x))
+    assert {row.note for row in report.rows} == {f"{kind} already"}
+
+
 @pytest.mark.parametrize("mode", [True, False])
 @pytest.mark.parametrize("kind", ["group", "kernel", "none"])
 def test_the_mode_of_the_model_stays(kind, mode):
@@ -94,3 +107,12 @@ def test_what_is_no_net_is_named():
 def test_a_mistake_in_the_kind_is_named_first():
     with pytest.raises(ValueError, match="unknown norm 'kernal'; did you mean 'kernel'"):
         knorm.swap_norm(small_net(), "kernal")
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("thing", [threading.Lock(), torch.ones(1, requires_grad=True) * 2])
+def test_a_net_that_cannot_be_copied_is_one_clear_line(thing, inplace):
+    net = small_net()
+    net.thing = thing
+    with pytest.raises(ValueError, match=r"the model \(Sequential\) cannot be copied: "):
+        knorm.swap_norm(net, "group", inplace=inplace)

@@ -37,6 +37,7 @@ def make_trainer(accelerator: Accelerator) -> Trainer:
         rate_at=lambda step: 0.1,
         seed=0,
         steps_per_epoch=2,
+        steps=1000,
         plain=make_net(),
     )
 

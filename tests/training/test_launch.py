@@ -14,6 +14,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from torch import nn
 
 from knorm import KNConv2d
+from knorm.training import launch
 from knorm.training.checkpoint import clean
 from knorm.training.launch import check_launch, compiled, start, strategy
 from knorm.training.mistakes import UserMistakeError
@@ -36,6 +37,11 @@ FSDP = {"ACCELERATE_USE_FSDP": "true"}
         (Launch(cpu=True), FSDP | {"WORLD_SIZE": "2"}, "FSDP, which needs GPUs.*--num_processes 2"),
         (Launch(), {"ACCELERATE_USE_DEEPSPEED": "true"}, "DEEPSPEED, which is not supported"),
         (Launch(), {"ACCELERATE_USE_CPU": "True", "MASTER_PORT": "1"}, "started one: its --cpu"),
+        (Launch(), {"WORLD_SIZE": "two"}, "WORLD_SIZE must be a whole .*, got 'two'"),
+        (Launch(), {"WORLD_SIZE": ""}, "WORLD_SIZE must be .*, got ''; unset it"),
+        (Launch(), {"WORLD_SIZE": "0"}, "WORLD_SIZE must be .*, got '0'"),
+        (Launch(), {"WORLD_SIZE": "-2"}, "WORLD_SIZE must be .*, got '-2'"),
+        (Launch(), {"LOCAL_WORLD_SIZE": "1.5"}, "LOCAL_WORLD_SIZE must be .*, got '1.5'"),
     ],
 )
 def test_launcher_and_settings_must_agree(monkeypatch, launch, environment, message):
@@ -192,12 +198,43 @@ def test_a_taken_port_and_a_process_that_never_comes_are_one_line_each():
     assert alone.startswith("the 2 processes did not all come to 127.0.0.1, port 0, within 1 s")
 
 
+MEETING = {
+    "WORLD_SIZE": "2",
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+}
+
+
 @on_cpu
 def test_processes_that_did_not_find_each_other_are_refused(monkeypatch):
     accelerator = start(Launch())
     assert accelerator.device.type == "cpu"
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserMistakeError, match=r"launch/cpu2\.yaml --num_processes 2"):
+    for name, value in MEETING.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserMistakeError, match=r"each is alone.*launch/cpu2\.yaml --num_proc.* 2"):
+        start(Launch())
+
+
+@on_cpu
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"RANK": ""}, "WORLD_SIZE is 2, but it has no RANK.* --num_processes 2"),
+        ({"LOCAL_RANK": ""}, "no LOCAL_RANK"),
+        ({"MASTER_ADDR": ""}, "no MASTER_ADDR"),
+        ({"MASTER_PORT": ""}, "no MASTER_PORT"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT must be a whole .* 65535, got 'http'"),
+        ({"MASTER_PORT": "65536"}, "MASTER_PORT must be a whole number from 0 to 65535"),
+        ({"RANK": "2"}, "RANK must be a whole number from 0 to 1, got '2'"),
+    ],
+)
+def test_processes_that_cannot_meet_are_refused_before_they_try(monkeypatch, changes, message):
+    monkeypatch.setattr(launch, "Accelerator", lambda **_: pytest.fail("it tried"))
+    for name, value in (MEETING | changes).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserMistakeError, match=message):
         start(Launch())
 
 

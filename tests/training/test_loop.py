@@ -20,6 +20,7 @@ def make_trainer(net, *, seed=0, rate=0.1):
         rate_at=lambda step: rate / (step + 1),
         seed=seed,
         steps_per_epoch=1,
+        steps=1000,
     )
 
 

@@ -57,7 +57,7 @@ def test_a_long_wait_for_data_is_hinted_at_once(capsys):
 
 
 def test_a_resumed_run_goes_on_in_the_middle_of_an_epoch(capsys, monkeypatch):
-    clock = iter([100.0, 110.0, 120.0, 120.0])
+    clock = iter([100.0, 110.0, 120.0])
     monkeypatch.setattr("knorm.training.progress.time.monotonic", lambda: next(clock))
     progress = Progress(epochs=3, steps=4, unit="img", enabled=True, first_epoch=2, first_step=2)
     progress.interval = 15
@@ -66,6 +66,33 @@ def test_a_resumed_run_goes_on_in_the_middle_of_an_epoch(capsys, monkeypatch):
     line = capsys.readouterr().out
     assert line.startswith("epoch 2/3 step 4/4  ")
     assert line.endswith("ETA 0:00:40\n")
+
+
+def at(monkeypatch, seconds):
+    monkeypatch.setattr("knorm.training.progress.time.monotonic", lambda: seconds)
+
+
+def test_the_end_of_an_epoch_counts_once_an_epoch_and_not_once_a_step(monkeypatch):
+    at(monkeypatch, 0)
+    progress = Progress(epochs=4, steps=100, unit="img", enabled=True, first_epoch=2, first_step=98)
+    for seconds in (1, 2):
+        at(monkeypatch, seconds)
+        progress.step(dict)
+    assert progress.time_left() == "0:03:20"  # 200 steps of 1 s
+    at(monkeypatch, 62)
+    progress.end_epoch(ROW)  # a validation of 60 s
+    assert progress.time_left() == "0:05:20"  # 200 steps and two validations
+
+
+def test_a_run_that_goes_on_after_an_epochs_last_step_guesses_no_speed(monkeypatch, capsys):
+    at(monkeypatch, 0)
+    progress = Progress(epochs=2, steps=100, unit="img", enabled=True, first_step=100)
+    at(monkeypatch, 60)
+    progress.end_epoch(ROW)
+    assert capsys.readouterr().out.endswith("ETA ?\n")
+    at(monkeypatch, 61)
+    progress.step(dict)
+    assert progress.time_left() == "0:02:39"  # 99 steps of 1 s and a validation
 
 
 def test_the_bar_of_a_resumed_run_does_not_start_at_zero(terminal):

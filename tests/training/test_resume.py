@@ -6,13 +6,21 @@ from knorm.training.folder import with_resumed_config
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.resume import changed_surroundings, find_place
 
+SURROUNDINGS = {
+    "python": "3.13",
+    "versions": {"torch": "2.13.0", "rich": "1"},
+    "device": "cpu",
+    "processes": 1,
+    "threads": 1,
+    "git": None,
+}
 SETTINGS = "optim: {lr: 0.1}\ndata: {root: here}\nseed: 0\n"
 
 
 def begin(folder, settings=SETTINGS, processes=1, files=()):
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(settings)
-    environment = {"processes": processes, "versions": {"torch": "2.13.0", "rich": "1"}}
+    environment = SURROUNDINGS | {"processes": processes}
     (folder / "environment.json").write_text(json.dumps(environment))
     for name in files:
         (folder / name).mkdir() if name == "last" else (folder / name).touch()
@@ -94,10 +102,8 @@ def test_a_folder_alone_brings_its_settings(tmp_path):
 
 def test_surroundings_that_changed_are_told(tmp_path):
     folder = begin(tmp_path / "run")
-    (folder / "environment.json").write_text(
-        json.dumps({"versions": {"torch": "2.13.0", "rich": "1"}, "threads": 1, "git": None})
-    )
-    now = {"versions": {"torch": "2.15.0", "rich": "1"}, "threads": 2, "git": {"commit": "abc"}}
+    versions = {"torch": "2.15.0", "rich": "1"}
+    now = SURROUNDINGS | {"versions": versions, "threads": 2, "git": {"commit": "abc"}}
     assert changed_surroundings(folder, now) == [
         "threads 1 -> 2",
         "torch 2.13.0 -> 2.15.0",

@@ -27,6 +27,7 @@ def trainer_at(epoch):
         rate_at=lambda step: 0.1,
         seed=0,
         steps_per_epoch=10,
+        steps=1000,
         step=10 * epoch,
     )
 
@@ -34,15 +35,27 @@ def trainer_at(epoch):
 @pytest.fixture
 def run(tmp_path):
     accelerator = Accelerator(cpu=True)
-    folder = open_folder(accelerator, None, tmp_path, {"command.txt": "x\n", "config.yaml": ""})
-    return Run(folder, accelerator, {"classes": "ab"})
+    files = {"command.txt": "x\n", "config.yaml": ""}
+    with open_folder(accelerator, None, tmp_path, files) as folder:
+        return Run(folder, accelerator, {"classes": "ab"})
 
 
 def test_a_folder_that_goes_on_keeps_all_commands(run, tmp_path):
     files = {"command.txt": "y\n", "config.yaml": "other"}
-    assert open_folder(run.accelerator, run.folder, tmp_path, files) == run.folder
+    with open_folder(run.accelerator, run.folder, tmp_path, files) as folder:
+        assert folder == run.folder
     assert (run.folder / "command.txt").read_text() == "x\ny\n"
     assert (run.folder / "config.yaml").read_text() == ""
+
+
+def test_a_folder_is_open_to_one_job_at_a_time(run, tmp_path):
+    def opened():
+        return open_folder(run.accelerator, run.folder, tmp_path, {"command.txt": "y\n"})
+
+    with opened(), pytest.raises(UserMistakeError, match="is in use by process"), opened():
+        pytest.fail("two jobs are inside")
+    with opened():
+        assert (run.folder / "command.txt").read_text() == "x\ny\ny\n"
 
 
 def test_runs_are_numbered_and_never_share_a_folder(tmp_path):

@@ -39,6 +39,7 @@ def make_trainer(make_optimizer):
         rate_at=lambda step: 0.1 / (step + 1),
         seed=3,
         steps_per_epoch=6,
+        steps=1000,
         ema=ema,
     )
 

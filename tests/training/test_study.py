@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from knorm.training.study import mean_and_sd, write_seeds
+from knorm.training.study import write_seeds
 
 
 def result(seed, top1):
@@ -20,7 +20,3 @@ def test_seeds_are_told_with_mean_deviation_and_every_value(tmp_path):
     assert summary["seeds"] == [0, 1]
     assert summary["results"][0]["values"] == [0.5, 0.75]
     assert summary["results"][0]["sd"] == pytest.approx(0.1767767)
-
-
-def test_one_value_has_no_deviation():
-    assert mean_and_sd([0.5]) == (0.5, None)

@@ -1,0 +1,67 @@
+"""What a swap would break without a word is refused, by the name of the module."""
+
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from knorm.swap.flow import Flow
+from knorm.swap.forms import Norm
+
+LEAVE_OUT = "leave it out with modules="
+WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def check_unwrapped(model: nn.Module) -> None:
+    """No wrapper keeps to the parameters that the net had when it was wrapped.
+
+    Raises:
+        ValueError: one does.
+    """
+    for name, module in model.named_modules():
+        for what in WRAPPERS & {base.__name__ for base in type(module).__mro__}:
+            raise ValueError(
+                f"{name or 'the model itself'}: swap the net before {what} takes it, which would "
+                "go on with the parameters that there were"
+            )
+
+
+def check_replaceable(
+    model: nn.Module, norms: Iterable[Norm], edits: Mapping[str, nn.Module], flow: Flow
+) -> None:
+    """Nothing hangs on the modules that go away but what their successors take over.
+
+    Raises:
+        ValueError: something does.
+    """
+    replaced = [norm for norm in norms if norm.name in edits]
+    for norm in replaced:
+        what = type(norm.module).__name__
+        if any(getattr(norm.module, hooks) for hooks in HOOKS):
+            raise ValueError(f"{norm.place}: the {what} has hooks; remove them or {LEAVE_OUT}")
+        if parametrize.is_parametrized(norm.module):
+            raise ValueError(f"{norm.place}: the {what} is parametrized; {LEAVE_OUT}")
+        lost = flow.read.get(norm.name, set()) - set(dir(edits[norm.name]))
+        if lost:
+            raise ValueError(
+                f"{norm.place}: another module's forward reads its {', '.join(sorted(lost))}, "
+                f"which its successor would not have; {LEAVE_OUT}"
+            )
+    _check_only_child(model, {id(model.get_submodule(name)): name for name in edits})
+
+
+def _check_only_child(model: nn.Module, names: Mapping[int, str]) -> None:
+    """No module holds another of these in a list, a dictionary or an attribute of Python alone."""
+    for owner, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute == "_modules":
+                continue
+            values = value.values() if isinstance(value, dict) else value
+            held = values if isinstance(value, dict | list | tuple) else [value]
+            for name in (names[id(one)] for one in held if id(one) in names):
+                place = f"{owner}.{attribute}" if owner else attribute
+                raise ValueError(
+                    f"{name or 'the model itself'}: {place} holds it where it cannot be replaced "
+                    f"(use nn.ModuleList or nn.ModuleDict), or {LEAVE_OUT}"
+                )

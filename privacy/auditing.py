@@ -1,0 +1,122 @@
+"""Audits: a private run with canaries, and the attacks on what it releases."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+from accelerate import Accelerator
+from torch import Tensor
+
+from classification.data import ImageData, load_data
+from classification.runs import facts_of, open_run_folder, prepare
+from classification.task import Classification, check_images
+from classification.weights import first_weights
+from knorm.training.launch import start
+from knorm.training.loop import Trainer, train_epoch
+from knorm.training.mistakes import DivergedError, mistakes_of_the_user
+from knorm.training.optim import make_optimizer
+from knorm.training.progress import Progress
+from knorm.training.resume import Place
+from knorm.training.run import Run, command_line, to_json
+from privacy.canaries import (
+    LOUD,
+    MarkedNet,
+    Watch,
+    differences,
+    draw_canaries,
+    loss_with_canaries,
+    losses,
+    totals,
+    with_canaries,
+)
+from privacy.config import Audited
+from privacy.runs import cut_of, keys_of, make_trainer, mechanics_of, private_windows, proof_of
+from privacy.spending import Budget, budget_of
+from privacy.step import Mechanics, private_step
+from privacy.verdict import Attack, Report, in_words, judge, refutation
+
+
+def carry_out(recipe: Audited, argv: Sequence[str]) -> str | None:
+    """The plan of an audit; on the main process, what refutes the claim, if anything does."""
+    place = prepare(recipe)
+    accelerator = start(recipe.launch)
+    data = load_data(recipe, accelerator)
+    with mistakes_of_the_user():
+        budget = budget_of(recipe, len(data.labels("train")))
+    check_images(recipe.model, data)
+    command = command_line("privacy.audit", argv)
+    report = audit(recipe, budget, place, data, accelerator, command)
+    accelerator.end_training()
+    return refutation(report) if accelerator.is_main_process else None
+
+
+def audit(
+    recipe: Audited,
+    budget: Budget,
+    place: Place,
+    data: ImageData,
+    accelerator: Accelerator,
+    command: str,
+) -> Report:
+    """Train once with canaries in the data, attack, and write down what that shows."""
+    trainer = make_trainer(recipe, budget, data, accelerator, first_weights(recipe))
+    proof_of(recipe, trainer.net, data)
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+        report = judge(recipe, budget, attacks_on(recipe, budget, trainer, run, data))
+        run.write("audit.json", to_json(report, indent=2) + "\n")
+        run.write("audit.md", in_words(report))
+    accelerator.print(f"{in_words(report)}\n{folder}")
+    return report
+
+
+def attacks_on(
+    recipe: Audited, budget: Budget, trainer: Trainer, run: Run, data: ImageData
+) -> list[Attack]:
+    """Train, and score every canary in every way."""
+    task = Classification(recipe.loss, len(data.classes))
+    secret, ledger = keys_of(recipe, budget, run, trainer)
+    mechanics = mechanics_of(recipe, budget, secret, ledger)
+    wanted, net = recipe.canaries, trainer.net
+    canaries = draw_canaries(
+        data, secret, images=wanted.images, gradients=wanted.gradients, seed=recipe.seed
+    )
+    before = losses(net, canaries, data, task, recipe.eval_batch_size)
+    released = train(recipe, budget, trainer, with_canaries(data, canaries), task, mechanics)
+    fallen = before - losses(net, canaries, data, task, recipe.eval_batch_size)
+    if not np.isfinite(fallen).all():
+        raise DivergedError("the loss left all bounds: lower optim.lr")
+    of_gradients = canaries.gradients_in
+    return [
+        Attack("gradient canaries, all steps together", totals(released), of_gradients),
+        Attack("gradient canaries, two steps compared", differences(released), of_gradients),
+        Attack("image canaries, fall of the loss", fallen, canaries.images_in),
+    ]
+
+
+def train(
+    recipe: Audited,
+    budget: Budget,
+    trainer: Trainer,
+    data: ImageData,
+    task: Classification,
+    mechanics: Mechanics,
+) -> Tensor:
+    """All steps of the recipe on data with canaries; what was released of the marks."""
+    net = MarkedNet(trainer.net, recipe.canaries.gradients, LOUD * recipe.privacy.max_norm)
+    optimizer = make_optimizer(recipe.optim, net)
+    trainer = replace(trainer, model=net, optimizer=optimizer, ema=None)
+    watch = Watch(net, optimizer)
+    quiet = replace(mechanics.privacy, train_metrics=False)  # canaries would be among the images
+    step = private_step(trainer, loss_with_canaries(task), replace(mechanics, privacy=quiet))
+    crowd = replace(budget, num_samples=len(data.labels("train")))  # at the recipe's own rate
+    cut = cut_of(recipe, crowd, mechanics.secret)
+    windows = chain.from_iterable(
+        private_windows(trainer, data, recipe, cut, epoch, 0)
+        for epoch in range(1, trainer.epochs + 1)
+    )
+    main = trainer.accelerator.is_main_process
+    with Progress(epochs=1, steps=budget.steps, unit="img", enabled=main) as progress:
+        train_epoch(trainer, windows, step, progress)
+    return watch.released()

@@ -1,0 +1,166 @@
+"""Settings of a private run: those of a classification run, and the budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from classification.config import Recipe
+from knorm.training.config import parse
+from knorm.training.folder import with_resumed_config
+from knorm.training.mistakes import check_positive, check_range
+
+RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "digits"
+MOST_VIEWS, MOST_NOISE = 256, 10**6
+FEWEST_CANARIES, MOST_CANARIES = 8, 10**6
+
+AccountantName = Literal["pld", "prv", "rdp"]
+ClippingName = Literal["flat", "per_layer", "automatic"]
+
+
+@dataclass(kw_only=True)
+class Privacy:
+    """The guarantee, for adding or removing one training image, and how it is kept."""
+
+    epsilon: float | None = None
+    """budget: noise is calibrated to it, or, where noise is given, the run stops before it"""
+    delta: float
+    """probability with which the guarantee may fail; well below one over the training images"""
+    noise_multiplier: float | None = None
+    """deviation of the noise over max_norm; null: the least that keeps to epsilon"""
+    steps: int | None = None
+    """steps in all, where epochs end too late; null: as many as the epochs have"""
+    max_norm: float = 1.0
+    """norm C to which every image's gradient is clipped"""
+    clipping: ClippingName = "flat"
+    """flat, per_layer (each with its part of max_norm) or automatic (all to about max_norm)"""
+    views: int = 1
+    """augmented copies of an image whose mean gradient is clipped as one (augmentation
+    multiplicity, arXiv:2204.13650)"""
+    physical_batch: int = 256
+    """images whose gradients are computed at once; memory only, no number depends on it"""
+    ghost: bool = True
+    """norms without gradients for the layers where that is cheaper (mixed ghost clipping)"""
+    accountant: AccountantName = "pld"
+    """whose epsilon is claimed; all of them are reported"""
+    train_metrics: bool = True
+    """log loss and accuracy on the training images, which the guarantee does not cover"""
+    checks: bool = True
+    """prove on a few made-up images that gradients are the images' own, before training"""
+
+    def __post_init__(self) -> None:
+        if self.epsilon is None and self.noise_multiplier is None:
+            raise ValueError("give privacy.epsilon, privacy.noise_multiplier or both")
+        if self.epsilon is not None:
+            check_positive("privacy.epsilon", self.epsilon)
+        if not 0 < self.delta < 1:
+            raise ValueError(f"privacy.delta must lie in (0, 1), got {self.delta}")
+        if self.noise_multiplier is not None:
+            check_range("privacy.noise_multiplier", self.noise_multiplier, 0, MOST_NOISE)
+            if self.epsilon is not None and self.noise_multiplier == 0:
+                raise ValueError("privacy.noise_multiplier 0 keeps to no privacy.epsilon")
+        if self.steps is not None:
+            check_positive("privacy.steps", self.steps)
+        check_positive("privacy.max_norm", self.max_norm)
+        check_range("privacy.views", self.views, 1, MOST_VIEWS)
+        check_positive("privacy.physical_batch", self.physical_batch)
+
+
+@dataclass(kw_only=True)
+class PrivateRecipe(Recipe):
+    """A private run."""
+
+    privacy: Privacy = field(default_factory=lambda: Privacy(delta=1e-5, epsilon=3.0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_records()
+        for option, value in (("dry_run", self.dry_run), ("seeds", self.seeds != 1)):
+            if value:
+                raise ValueError(f"{option}: private runs do not have it yet; run one by one")
+        if self.launch.mixed_precision == "fp16":
+            raise ValueError(
+                "launch.mixed_precision fp16 scales losses, so that max_norm means something "
+                "else; use bf16"
+            )
+
+    def _check_records(self) -> None:
+        """No option makes one image's gradient depend on another image."""
+        for name in ("mixup", "cutmix"):
+            if getattr(self.augment, name):
+                raise ValueError(f"augment.{name} mixes images, which no guarantee covers; set 0")
+        for name, value, instead in (
+            ("augment.repeats", self.augment.repeats, "privacy.views"),
+            ("accumulation", self.accumulation, "privacy.physical_batch"),
+        ):
+            if value != 1:
+                raise ValueError(f"{name} has another meaning in private runs; use {instead}")
+        if self.optim.clip_norm is not None:
+            raise ValueError("optim.clip_norm clips the sum; privacy.max_norm clips every image")
+        if self.data.scaling == "standard":
+            raise ValueError(
+                "data.scaling standard tells mean and deviation of the training images, which no "
+                "guarantee covers; use scale, or fixed with public numbers"
+            )
+
+    def sampling_rate(self, num_images: int) -> Fraction:
+        """Probability with which an image is in a step: batch_size / num_images, exactly."""
+        if self.batch_size > num_images:
+            raise ValueError(
+                f"batch_size {self.batch_size} is more than the {num_images} training images"
+            )
+        return Fraction(self.batch_size, num_images)
+
+
+@dataclass(kw_only=True)
+class Canaries:
+    """Records of an audit, of which a coin each decides whether they are trained on."""
+
+    gradients: int = 1000
+    """canaries whose gradient is one parameter of their own, hidden by nothing but the noise"""
+    images: int = 200
+    """canaries of random pixels and classes"""
+    significance: float = 0.05
+    """probability with which any of the lower bounds may be too high"""
+
+    def __post_init__(self) -> None:
+        for name in ("gradients", "images"):
+            check_range(f"canaries.{name}", getattr(self, name), FEWEST_CANARIES, MOST_CANARIES)
+        if not 0 < self.significance < 0.5:
+            raise ValueError(f"canaries.significance must lie in (0, 0.5), got {self.significance}")
+
+
+@dataclass(kw_only=True)
+class Audited(PrivateRecipe):
+    """An audit of a recipe; all else is as in `privacy.train`."""
+
+    canaries: Canaries = field(default_factory=Canaries)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.name = f"{str(self.name).removesuffix('-audit')}-audit"
+        for name, none in (("resume", None), ("dry_run", False), ("seeds", 1)):
+            if getattr(self, name) != none:
+                raise ValueError(f"an audit is one run from its beginning; leave {name} out")
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=PrivateRecipe)
+
+
+def parse_recipe(
+    argv: Sequence[str],
+    cls: type[AnyRecipe] = PrivateRecipe,
+    prog: str = "python -m privacy.train",
+    about: str | None = None,
+) -> AnyRecipe:
+    """The recipe, or a kind of it, that the command line asks for; `about` introduces --help."""
+    return parse(
+        cls,
+        with_resumed_config(argv),
+        prog=prog,
+        about=about,
+        recipes=RECIPES,
+        default=DEFAULT_RECIPE,
+    )

@@ -1,0 +1,218 @@
+"""Gradients of every record's loss by itself, from one ordinary backward pass.
+
+Every trainable parameter is handed to the net as a `PerRecord` tensor: one copy for each record,
+which share their memory until a gradient reaches them. A function of a copied parameter and of
+activations then works on each record as on a batch of one (`torch.func.vmap`), whatever function
+it is and wherever the parameter is used: tied weights, tokens, layer scales, standardised weights.
+For the functions that most of the time is spent in, `privacy.rules` does the same faster.
+
+A batch holds its records one after the other; the leading dimension of an activation is a multiple
+of their number (views of one record, windows of one image). The probes of `privacy.checks` find
+nets for which that is not so.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from privacy.contributions import Contribution, Samples
+
+Handler = Callable[..., Any]
+ANSWERS = {  # functions of a parameter that answer no tensor
+    Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_contiguous, Tensor.nelement,
+    Tensor.is_floating_point, Tensor.is_complex, Tensor.__len__, Tensor.__repr__, Tensor.__hash__,
+    Tensor.type, Tensor.element_size, Tensor.get_device, torch.is_floating_point, torch.is_complex,
+}  # fmt: skip
+SPREADING = {Tensor.expand, Tensor.expand_as, Tensor.repeat, Tensor.broadcast_to}
+
+
+@dataclass
+class Tape:
+    """The records of one forward pass, and what their gradients are made of."""
+
+    count: int
+    """records"""
+    rules: dict[Any, Handler]
+    thin: bool
+    """keep a layer's input and output gradient in place of its records' gradients, where smaller"""
+    constants: set[int] = field(default_factory=set)
+    """addresses of what belongs to no record: parameters and buffers"""
+    copies: dict[str, Tensor] = field(default_factory=dict)
+    """(count, *shape) for every parameter by name; leaves of the graph"""
+    found: list[tuple[Tensor, Contribution]] = field(default_factory=list)
+    """copies, of parameters or of what was computed of them, and a part of their gradient"""
+
+    def is_of_records(self, value: Any) -> bool:
+        """Whether it is an activation: no parameter, no buffer, a leading dimension that fits."""
+        return (
+            isinstance(value, Tensor)
+            and not isinstance(value, PerRecord)
+            and value.dim() > 0
+            and value.shape[0] % self.count == 0
+            and value.untyped_storage().data_ptr() not in self.constants
+        )
+
+    def add(self, param: "PerRecord", contribution: Contribution) -> None:
+        """Note a part of the parameter's gradient; instantiated unless that would be larger."""
+        if not (self.thin and contribution.is_thin()):
+            contribution = Samples(contribution.samples())
+        self.found.append((param.copies, contribution))
+
+
+class PerRecord(Tensor):
+    """A parameter, or what is computed of parameters alone, with a copy for each record."""
+
+    copies: Tensor
+    tape: Tape
+
+    @staticmethod
+    def of(copies: Tensor, tape: Tape) -> "PerRecord":
+        """From (count, *shape); it looks like one copy."""
+        self = Tensor._make_subclass(PerRecord, copies[0].detach())
+        self.copies, self.tape = copies, tape
+        return self
+
+    @property
+    def plain(self) -> Tensor:
+        """One copy, detached."""
+        return self.copies[0].detach()
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tape = next(v.tape for v in tree_flatten((args, kwargs))[0] if isinstance(v, PerRecord))
+        handler = tape.rules.get(func)
+        result = NotImplemented
+        if handler is not None:
+            result = handler(tape, func, *args, **kwargs)
+        if result is NotImplemented:
+            result = by_records(tape, func, args, kwargs)
+        return result
+
+
+def by_records(tape: Tape, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The function on every record by itself: activations come out, or a copy for each record."""
+    leaves, spec = tree_flatten((args, kwargs))
+    if func in ANSWERS or getattr(func, "__name__", "") == "__get__":
+        plain = [leaf.plain if isinstance(leaf, PerRecord) else leaf for leaf in leaves]
+        args, kwargs = tree_unflatten(plain, spec)
+        result = func(*args, **kwargs)
+        if func in ANSWERS or not isinstance(result, Tensor):
+            return result
+    mapped = {
+        place: leaf.copies if isinstance(leaf, PerRecord) else apart(leaf, tape.count)
+        for place, leaf in enumerate(leaves)
+        if isinstance(leaf, PerRecord) or tape.is_of_records(leaf)
+    }
+
+    def one(values: list[Tensor]) -> Any:
+        own = dict(zip(mapped, values, strict=True))
+        args, kwargs = tree_unflatten([own.get(i, leaf) for i, leaf in enumerate(leaves)], spec)
+        return func(*args, **kwargs)
+
+    with warnings.catch_warnings():  # a function that is slow so is right all the same
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        result = torch.vmap(one, randomness="different")(list(mapped.values()))
+    if all(isinstance(leaves[place], PerRecord) for place in mapped):
+        return tree_map(lambda copies: PerRecord.of(copies, tape), result)
+    return tree_map(lambda value: value.flatten(0, 1), result)
+
+
+def apart(value: Tensor, count: int) -> Tensor:
+    """(count * k, ...) -> (count, k, ...)"""
+    return value.unflatten(0, (count, -1))
+
+
+def spread(tape: Tape, func: Any, param: PerRecord, *sizes: Any, **options: Any) -> Any:
+    """A token that is expanded to the batch: an activation, every record with its own copy."""
+    shape = func(param.plain, *sizes, **options).shape
+    lead = shape[: len(shape) - param.copies.dim() + 2]  # dimensions that are new, and the first
+    fits = shape[0] % tape.count == 0 and lead.numel() == shape[0]
+    is_one = param.copies.dim() < 2 or param.copies.shape[1] == 1
+    if not (fits and is_one and len(lead) in (1, 2)):
+        return NotImplemented
+    copies = param.copies if len(lead) == 1 else param.copies.unsqueeze(1)
+    if func is Tensor.repeat and shape[1:] != copies.shape[2:]:
+        return NotImplemented
+    copies = copies.expand(-1, shape[0] // tape.count, *shape[1:])
+    return copies.flatten(0, 1).clone()  # memory of its own: it is a parameter no more
+
+
+class Recorder(nn.Module):
+    """A net whose forward passes are recorded on a tape while there is one.
+
+    Args:
+        net: any module; frozen parameters stay as they are.
+        rules: of `privacy.rules`, for functions; empty: everything record by record.
+        thin: see `Tape.thin`.
+    """
+
+    def __init__(self, net: nn.Module, rules: dict[Any, Handler], *, thin: bool = False):
+        super().__init__()
+        self.net, self.rules, self.thin = net, rules, thin
+        self.tape: Tape | None = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the net's."""
+        if self.tape is None:
+            return self.net(*args, **kwargs)
+        own: dict[str, Tensor] = {
+            name: PerRecord.of(copies, self.tape) for name, copies in self.tape.copies.items()
+        }
+        return functional_call(self.net, own, args, kwargs)
+
+    @contextmanager
+    def recording(self, count: int):
+        """Around forward and backward pass of `count` records; yields the tape."""
+        tape = Tape(count, self.rules | dict.fromkeys(SPREADING, spread), self.thin)
+        everything = [*self.net.parameters(), *self.net.buffers()]
+        tape.constants = {tensor.untyped_storage().data_ptr() for tensor in everything}
+        for name, parameter in trainable(self.net):
+            copies = parameter.detach().expand(count, *parameter.shape)
+            tape.copies[name] = copies.requires_grad_()
+        self.tape = tape
+        try:
+            yield tape
+        finally:
+            self.tape = None
+
+    def gradients(self, tape: Tape) -> dict[str, Contribution]:
+        """Every parameter's gradients after the backward pass of a sum of the records' losses."""
+        owners = {id(copies): name for name, copies in tape.copies.items()}
+        parts: dict[str, list[Contribution]] = {name: [] for name in tape.copies}
+        derived = [(c, part) for c, part in tape.found if id(c) not in owners]
+        for copies, part in tape.found:
+            if id(copies) in owners:
+                parts[owners[id(copies)]].append(part)
+        if derived:
+            torch.autograd.backward(
+                [copies for copies, _ in derived],
+                [part.samples().to(copies.dtype) for copies, part in derived],
+            )
+        for name, copies in tape.copies.items():
+            if copies.grad is not None:
+                parts[name].append(Samples(copies.grad))
+        return {name: together(parts[name], copies) for name, copies in tape.copies.items()}
+
+
+def together(parts: list[Contribution], copies: Tensor) -> Contribution:
+    """One contribution of several: a parameter that is used twice has their sum."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:  # it had no part in the loss
+        return Samples(copies.new_zeros(()).expand(copies.shape))
+    return Samples(torch.stack([part.samples() for part in parts]).sum(0))
+
+
+def trainable(net: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
+    """Names and parameters that are trained; tied ones once."""
+    return [(name, p) for name, p in net.named_parameters() if p.requires_grad]

@@ -1,0 +1,223 @@
+"""Private runs: what happens from a recipe to a run folder with its ledger and its card."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from classification.data import Batch, ImageData, load_data, training_windows
+from classification.outcome import result_of, test_numbers, write_beginning, write_outcome
+from classification.runs import (
+    facts_of,
+    fit,
+    make_ema,
+    make_net,
+    open_run_folder,
+    prepare,
+    rate_of,
+)
+from classification.task import Classification, check_images
+from classification.weights import Weights, first_weights
+from knorm.training.launch import start
+from knorm.training.loop import Trainer, Window
+from knorm.training.mistakes import mistakes_of_the_user
+from knorm.training.optim import make_optimizer
+from knorm.training.resume import Place
+from knorm.training.run import Run, command_line
+from knorm.training.sampling import Share
+from knorm.training.track import start_tracking
+from privacy.card import write_card
+from privacy.checks import Proof, prove
+from privacy.config import PrivateRecipe
+from privacy.ledger import FILE as LEDGER
+from privacy.ledger import Ledger, Mechanism
+from privacy.sampler import PoissonSampling, chunks
+from privacy.secret import FILE as KEY
+from privacy.secret import Secret, of_run
+from privacy.spending import Budget, budget_of
+from privacy.step import Mechanics, private_step
+
+Result = dict[str, Any]
+UNIT = "one training image"
+
+
+@dataclass(frozen=True)
+class PrivateCut:
+    """The Poisson samples of all steps, cut into chunks that are dealt to the ranks.
+
+    Each "epoch" is one step, counted from 1, so that augmentation is drawn anew for every step.
+    Chunks are those of the whole sample: what is computed in one does not depend on how many ranks
+    there are.
+    """
+
+    sampling: PoissonSampling
+    views: int
+    physical_batch: int
+    """views of images in a chunk, at most"""
+    seed: int
+    """of augmentation, public"""
+
+    def windows(
+        self, epoch: int, rank: int, num_ranks: int, first_step: int = 0
+    ) -> Iterator[tuple[list[Share], int]]:
+        """This rank's chunks of the one step of an epoch."""
+        records = self.sampling.batch(epoch - 1)
+        size = max(1, self.physical_batch // self.views)
+        copies = torch.arange(self.views) * self.sampling.num_samples
+        mine = chunks(records, size)[rank::num_ranks]
+        numbers = [(part[:, None] + copies).flatten() for part in mine]
+        yield [Share(views, len(views)) for views in numbers], len(records)
+
+
+def carry_out(recipe: PrivateRecipe, argv: Sequence[str]) -> None:
+    """The plan of a private run; `argv` is what its command line said."""
+    place = prepare(recipe)  # the last place for mistakes before any process group
+    accelerator = start(recipe.launch)
+    data = load_data(recipe, accelerator)
+    with mistakes_of_the_user():
+        budget = budget_of(recipe, len(data.labels("train")))
+    train(recipe, budget, place, data, accelerator, command_line("privacy.train", argv))
+    accelerator.end_training()
+
+
+def train(
+    recipe: PrivateRecipe,
+    budget: Budget,
+    place: Place,
+    data: ImageData,
+    accelerator: Accelerator,
+    command: str,
+) -> Result | None:
+    """One run, from its first step or from where it was stopped."""
+    if place.finished:
+        accelerator.print(f"{place.folder} is finished already")
+        return None
+    check_images(recipe.model, data)
+    task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
+    weights = None if place.saved else first_weights(recipe)
+    trainer = make_trainer(recipe, budget, data, accelerator, weights)
+    proof = proof_of(recipe, trainer.net, data)
+    with open_run_folder(recipe, place, accelerator, command) as folder:
+        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+        if place.saved:
+            run.resume(trainer)
+        else:
+            write_beginning(recipe, run, weights)
+        secret, ledger = keys_of(recipe, budget, run, trainer)
+        start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
+        mechanics = mechanics_of(recipe, budget, secret, ledger)
+        step = private_step(trainer, task.loss, mechanics)
+        windows = partial(private_windows, trainer, data, recipe, cut_of(recipe, budget, secret))
+        fit(recipe, trainer, run, data, task, windows, step)
+        tested, matrix = test_numbers(recipe, trainer, run, data, task)
+        result = result_of(recipe, trainer, run, data, tested)
+        write_outcome(run, result, matrix)
+        if ledger is not None:
+            write_card(run, recipe, budget, ledger, proof)
+    return result
+
+
+def proof_of(recipe: PrivateRecipe, net: nn.Module, data: ImageData) -> Proof | None:
+    """What the checks before training measured; None where the recipe leaves them out."""
+    if not recipe.privacy.checks:
+        return None
+    loss_of = Classification(recipe.loss, len(data.classes)).loss
+    return prove(net, loss_of, partial(made_up, recipe, data), recipe.privacy)
+
+
+def mechanics_of(
+    recipe: PrivateRecipe, budget: Budget, secret: Secret, ledger: Ledger | None
+) -> Mechanics:
+    """What the steps of the recipe need."""
+    return Mechanics(
+        privacy=recipe.privacy,
+        noise_multiplier=budget.noise_multiplier,
+        expected_batch=recipe.batch_size,
+        secret=secret,
+        ledger=ledger,
+    )
+
+
+def cut_of(recipe: PrivateRecipe, budget: Budget, secret: Secret) -> PrivateCut:
+    """Which images make up which step."""
+    sampling = PoissonSampling(
+        num_samples=budget.num_samples,
+        sampling_rate=budget.sampling_rate,
+        steps=budget.steps,
+        secret=secret,
+    )
+    return PrivateCut(sampling, recipe.privacy.views, recipe.privacy.physical_batch, recipe.seed)
+
+
+def make_trainer(
+    recipe: PrivateRecipe,
+    budget: Budget,
+    data: ImageData,
+    accelerator: Accelerator,
+    weights: Weights | None,
+) -> Trainer:
+    """Net and plain optimizer; Accelerate wraps neither, for it would step rank by rank."""
+    net = make_net(recipe, data, weights)
+    return Trainer(
+        accelerator=accelerator,
+        model=net,
+        optimizer=make_optimizer(recipe.optim, net),
+        rate_at=rate_of(recipe, budget.steps, budget.steps_per_epoch),
+        seed=recipe.seed,
+        steps_per_epoch=budget.steps_per_epoch,
+        steps=budget.steps,
+        ema=make_ema(recipe, net),
+        ema_every=recipe.ema_every,
+    )
+
+
+def private_windows(
+    trainer: Trainer,
+    data: ImageData,
+    recipe: PrivateRecipe,
+    cut: PrivateCut,
+    epoch: int,
+    first_step: int,
+) -> Iterator[Window[Batch]]:
+    """What this rank computes in the steps of an epoch that are left, augmented."""
+    begin = (epoch - 1) * trainer.steps_per_epoch
+    end = min(begin + trainer.steps_per_epoch, trainer.steps)
+    for step in range(begin + first_step, end):
+        yield from training_windows(data, recipe.augment, cut, epoch=step + 1)
+
+
+def keys_of(
+    recipe: PrivateRecipe, budget: Budget, run: Run, trainer: Trainer
+) -> tuple[Secret, Ledger | None]:
+    """The secret on every rank, and the main process's ledger, new or gone on with."""
+    mechanism = Mechanism(
+        sampling_rate=budget.sampling_rate,
+        noise_multiplier=budget.noise_multiplier,
+        clip_norm=recipe.privacy.max_norm,
+        delta=recipe.privacy.delta,
+        unit=UNIT,
+        accountant=recipe.privacy.accountant,
+    )
+    begun = trainer.step > 0 or (run.folder / LEDGER).exists() or (run.folder / KEY).exists()
+    secret = of_run(run.accelerator, run.folder, resumes=begun)
+    if not run.writes:
+        return secret, None
+    if trainer.step > 0 or (run.folder / LEDGER).exists():
+        return secret, Ledger.resume(run.folder, mechanism, secret, trainer.step)
+    return secret, Ledger.begin(run.folder, mechanism, secret)
+
+
+def made_up(recipe: PrivateRecipe, data: ImageData, records: int, seed: int) -> Batch:
+    """Records of random pixels and classes, with their views, as a step gets them."""
+    generator = torch.Generator().manual_seed(seed)
+    count = records * recipe.privacy.views
+    shape = data.splits["train"].images(torch.zeros(1, dtype=torch.long)).shape[1:]
+    pixels = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, len(data.classes), (count,), generator=generator)
+    device = data.accelerator.device
+    labels = labels.to(device)
+    return Batch(data.inputs(pixels.to(device)), labels, labels, count)
