@@ -11,7 +11,7 @@ from knorm.training.mistakes import UserMistakeError
     [
         ("--augment.policy=cifar100", "did you mean 'cifar10'?"),
         ("--augment.polisy=svhn", "did you mean '--augment.policy'?"),
-        ("--augment.repeats=0", "augment.repeats must be positive, got 0"),
+        ("--augment.repeats=0", "augment.repeats must lie between 1 and 100, got 0"),
         ("--augment.crop_padding=-1", "augment.crop_padding must lie between 0"),
         ("--augment.resized_crop=[0.5,0.1]", "augment.resized_crop must be [low, high]"),
         ("--augment.resized_crop=[0,1]", "augment.resized_crop must be positive, got 0"),

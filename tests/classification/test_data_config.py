@@ -28,7 +28,7 @@ FOLDER = "--data.name=imagefolder --data.image_size=224"
         ("--data.eval_size=6", "data.eval_size is for imagefolder, not for digits"),
         ("--data.eval_resize=6", "data.eval_resize is for imagefolder, not for digits"),
         (f"{FOLDER} --data.eval_resize=200", "must not be less than the side of the square, 224"),
-        (f"{FOLDER} --data.eval_size=0", "data.eval_size must be positive, got 0"),
+        (f"{FOLDER} --data.eval_size=0", "data.eval_size must lie between 1 and 16384, got 0"),
         ("--data.image_size=8", "data.image_size belongs to data.name imagefolder"),
         ("--data.resident=true", "data.resident is for imagefolder"),
         ("--data.synthetic.classes=3", "data.synthetic is for data.name synthetic, not for digits"),
