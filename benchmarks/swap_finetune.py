@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from classification import evaluate, train
-from knorm.training.compare import mean_sd, read_run, write_table
+from knorm.training.compare import read_run, write_table
 from knorm.training.mistakes import OneLineParser, run_program
-from knorm.training.tables import markdown
+from knorm.training.tables import markdown, spread
 
 Row = Mapping[str, str]
 
 FIRST = ["--config=cifar10-tree-norms", "--model.norm=batch", "--epochs=10"]
-THEN = ["--epochs=1", "--optim.lr=0.01", "--schedule.warmup_epochs=0"]
+THEN = ["--epochs=1", "--optim.lr=0.01", "--optim.clip_norm=1", "--schedule.warmup_epochs=0"]
 CASES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "batch, as it was": (None, {}),
     "none, folded": ("none", {"fold": True}),
@@ -98,14 +98,14 @@ def render(rows: Sequence[Row], head: str = "") -> str:
     for case in dict.fromkeys(row["norms"] for row in rows):
         members = [row for row in rows if row["norms"] == case]
         at_once, *tuned = (
-            mean_sd([100 * float(row[column]) for row in chosen], 2)
+            spread([100 * float(row[column]) for row in chosen], 2)
             for column, chosen in (
                 ("at_once.test.top1", members[:1]),
                 ("test.top1", members),
                 ("val.top1", members),
             )
         )
-        loss = mean_sd([float(row["test.loss"]) for row in members], 4)
+        loss = spread([float(row["test.loss"]) for row in members], 4)
         lines.append([case, at_once, *tuned, loss, f"{int(members[0]['parameters']):,}"])
     one, seeds = rows[0], sorted({row["seed"] for row in rows})
     after = f"after {one['epochs']} epoch{'s' * (one['epochs'] != '1')}"

@@ -107,14 +107,15 @@ def check_agree(model: Model, weights: Weights) -> None:
     """Raise `UserMistakeError` unless the net is that of the run, or that with norms swapped."""
     source = weights.recipe.model
     for name in MUST_AGREE if source.swap is None else (*MUST_AGREE, *SWAPPING):
-        now, had = getattr(model, name), getattr(source, name)
-        if now != had:
+        settings = getattr(model, name), getattr(source, name)
+        if settings[0] != settings[1]:
+            now, had = ("null" if setting is None else setting for setting in settings)
             ways = {
                 "norm": f"--model.norm {had} --model.swap {now} swaps them after loading",
                 "swap": "its norms are swapped already: take the run that it began with",
             }
-            way = ways.get(name, f"--config {weights.run_dir / CONFIG} gives them as they were")
+            way = f"--config {weights.run_dir / CONFIG} gives them as they were"
             raise UserMistakeError(
                 f"the weights of {weights.run_dir} are of a net with model.{name} {had}, "
-                f"not {now}; {way}"
+                f"not {now}; {way if now == 'null' else ways.get(name, way)}"
             )

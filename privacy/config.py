@@ -77,6 +77,9 @@ class PrivateRecipe(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_records()
+        for option, value in (("dry_run", self.dry_run), ("seeds", self.seeds != 1)):
+            if value:
+                raise ValueError(f"{option}: private runs do not have it yet; run one by one")
         if self.launch.mixed_precision == "fp16":
             raise ValueError(
                 "launch.mixed_precision fp16 scales losses, so that max_norm means something "

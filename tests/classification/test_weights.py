@@ -166,6 +166,7 @@ MISTAKES = {
         ["--model.norm=group"],
         "model.norm batch, not group; --model.norm batch --model.swap group swaps them",
     ),
+    "no norm": (["--model.norm=null"], "model.norm batch, not null; --config "),
     "another width": (["--model.options.width=0.5"], "/config.yaml gives them as they were"),
     "other classes": (
         ["--data.name=synthetic", "--data.synthetic.classes=7", "--data.synthetic.channels=1"],

@@ -162,6 +162,8 @@ MISTAKES = {
     "private scaling": (["--data.scaling=standard"], "use scale, or fixed with public numbers"),
     "fp16": (["--launch.mixed_precision=fp16"], "use bf16"),
     "more steps than epochs": (["--privacy.steps=99"], "more than epochs 2 make"),
+    "a rehearsal": (["--dry_run"], "dry_run: private runs do not have it yet"),
+    "several seeds": (["--seeds=2"], "seeds: private runs do not have it yet"),
     "a typo": (["--privacy.epsilom=1"], "did you mean '--privacy.epsilon'?"),
 }
 
