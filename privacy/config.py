@@ -139,11 +139,11 @@ class Audited(PrivateRecipe):
     canaries: Canaries = field(default_factory=Canaries)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.name = f"{str(self.name).removesuffix('-audit')}-audit"
         for name, none in (("resume", None), ("dry_run", False), ("seeds", 1)):
             if getattr(self, name) != none:
                 raise ValueError(f"an audit is one run from its beginning; leave {name} out")
+        super().__post_init__()
+        self.name = f"{str(self.name).removesuffix('-audit')}-audit"
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=PrivateRecipe)
