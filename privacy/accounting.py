@@ -35,6 +35,7 @@ RDP_ORDERS = (
     *(64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024),  # for epsilons below 0.5
 )
 MAX_NUMERIC_EPSILON = 500.0  # beyond, the grids grow without end, and exp(loss) overflows
+MAX_NUMERIC_STEPS = 10**6  # beyond, a single case takes minutes
 MAX_GRID_NUMBERS = 10**8  # of 8 bytes; PRV holds some 20 for each point of its grid
 PLD_INTERVALS = (1e-6, 1e-4)  # of the losses' grid, finer where that would show in epsilon
 ROUNDING_PER_STEP = 1e-14  # of delta, by the Fourier transforms; ten times what was seen
@@ -91,7 +92,10 @@ def _pld(phases: Sequence[Phase], delta: float) -> float:
 
 def _check_numeric(name: str, phases: Sequence[Phase], delta: float) -> float:
     """The bound of rdp; ValueError where a grid's rounding would show, or take all memory."""
-    least = ROUNDING_PER_STEP * max(100, sum(steps for *_, steps in phases))
+    total = sum(steps for *_, steps in phases)
+    if total > MAX_NUMERIC_STEPS:
+        raise ValueError(f"{name} stops at {MAX_NUMERIC_STEPS} steps, got {total}; choose rdp")
+    least = ROUNDING_PER_STEP * max(100, total)
     if delta < least:
         raise ValueError(
             f"{name} rounds away a delta of {delta:g} (below {least:g} for this many steps); "

@@ -179,6 +179,7 @@ def test_shuffled_batches_are_not_amplified(noise, delta, drawn, at_least, told)
         ([(0.1, -1, 1)], 1e-5, "pld", "noise_multiplier must be a finite number, 0 or above"),
         ([(0.1, 1, 1.5)], 1e-5, "pld", "steps must be a whole number"),
         ([(0.1, 1, 10)], 1e-13, "pld", "pld rounds away a delta of 1e-13 .*choose rdp"),
+        ([(1e-4, 1, 600_000), (1e-4, 2, 600_000)], 1e-5, "pld", "pld stops at 1000000 steps"),
         ([(1e-4, 1, 10**6)], 1e-9, "prv", "prv rounds away a delta of 1e-09 .*choose rdp"),
         ([(1, 0.1, 100)], 1e-5, "prv", "prv stops at an epsilon of 500.* rdp says"),
         ([(1, 0.1, 100)], 1e-5, "pld", "pld stops at an epsilon of 500.* rdp says"),
