@@ -69,11 +69,6 @@ def budget_of(recipe: PrivateRecipe, num_images: int) -> Budget:
         noise = _noise(privacy.accountant, privacy.epsilon, privacy.delta, rate, steps)
     elif privacy.epsilon is not None:
         most = _steps(privacy.accountant, privacy.epsilon, privacy.delta, rate, noise)
-        if most < 1:
-            raise ValueError(
-                f"privacy.epsilon {privacy.epsilon:g} is less than one step costs with "
-                f"privacy.noise_multiplier {noise:g}; raise either, or leave the noise out"
-            )
         steps = min(steps, most)
     return Budget(
         num_samples=num_images,

@@ -10,6 +10,7 @@ import pytest
 from knorm.training.mistakes import run_program
 from privacy import audit, step
 from tests.privacy.audits import SETTINGS, linear
+from tests.privacy.known import KEY
 
 SMALL = [
     f"--{name}={value}"
@@ -24,6 +25,7 @@ def program(folder, *arguments):
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr("privacy.runs.make_net", linear)
+    monkeypatch.setattr("privacy.secret.secrets.token_bytes", lambda count: KEY)  # same coins
 
 
 @pytest.mark.usefixtures("quick")

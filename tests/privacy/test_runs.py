@@ -153,7 +153,10 @@ MISTAKES = {
     "no epsilon": (["--privacy.epsilon=0"], "privacy.epsilon must be positive"),
     "a delta of one": (["--privacy.delta=1"], "privacy.delta must lie in (0, 1)"),
     "a batch of more": (["--batch_size=101"], "batch_size 101 is more than the 100 training"),
-    "too little": (["--privacy.epsilon=0.001", "--privacy.noise_multiplier=1"], "less than one st"),
+    "too little": (
+        ["--privacy.epsilon=0.001", "--privacy.noise_multiplier=1"],
+        "the budget is too small",
+    ),
     "batch norm": (["--model.norm=batch"], "mixes the images of a batch"),
     "mixup": (["--augment.mixup=0.2"], "augment.mixup mixes images"),
     "repeats": (["--augment.repeats=2"], "use privacy.views"),
