@@ -109,7 +109,8 @@ def train(
     trainer = replace(trainer, model=net, optimizer=optimizer, ema=None)
     watch = Watch(net, optimizer)
     quiet = replace(mechanics.privacy, train_metrics=False)  # canaries would be among the images
-    step = private_step(trainer, loss_with_canaries(task), replace(mechanics, privacy=quiet))
+    loss_of = loss_with_canaries(task, recipe.canaries.gradients)
+    step = private_step(trainer, loss_of, replace(mechanics, privacy=quiet))
     crowd = replace(budget, num_samples=len(data.labels("train")))  # at the recipe's own rate
     cut = cut_of(recipe, crowd, mechanics.secret)
     windows = chain.from_iterable(
