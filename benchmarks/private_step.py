@@ -56,6 +56,9 @@ NETS = {
     "conv net, no norm": conv_net,
     "ResNet-8, group norm": ours_of("resnet8", norm="group"),
     "KNResNet-13, half width": ours_of("knresnet13", width=0.5),
+    "the same without dropout": ours_of(
+        "knresnet13", width=0.5, dropout_p=0.0, final_dropout_p=0.0
+    ),
     "the same, group norm": ours_of("knresnet13", width=0.5, norm="group"),
     "KNResNet-18": ours_of("knresnet18"),
 }
@@ -134,18 +137,21 @@ def render(record: dict[str, Any]) -> str:
         "Opacus {opacus}: median of {rounds} rounds in which the ways of a net took turns; "
         "quartiles of the ratio. A step: forward and backward pass, every record clipped, noise, "
         "SGD. Without noise every way that has numbers agreed first with clipping one record's "
-        "gradient at a time. Peak: bytes of all tensors allocated in a step that were alive "
+        "gradient at a time. Noise: ours from the run's secret by SHAKE-256, Opacus's from torch's "
+        "generator. Peak: bytes of all tensors allocated in a step that were alive "
         "together, by torch's profiler.\n\n".format(**record)
     )
     text += markdown(head, [cells(row) for row in record["rows"]])
-    return text + "\n\n```\n{command}\n```\n".format(**record)
+    failures = [row for row in record["rows"] if row["failure"]]
+    text += "\n\n" + "\n".join("- {net}, {way}: {failure}".format(**row) for row in failures)
+    return text.rstrip() + "\n\n```\n{command}\n```\n".format(**record)
 
 
 def cells(row: Row) -> list[str]:
     """Of one row."""
     first = [row["net"], f"{row['parameters']:,}", row["way"]]
     if row["failure"]:
-        return [*first, row["failure"], "-", "-", "-", "-"]
+        return [*first, *["-"] * 5]
     quartiles = f"{row['lower_quartile']:.2f}-{row['upper_quartile']:.2f}"
     numbers = [f"{row['seconds']:.3f}", f"{row['time_ratio']:.2f}", quartiles]
     return [*first, *numbers, f"{row['peak_mib']:.1f}", f"{row['peak_ratio']:.2f}"]

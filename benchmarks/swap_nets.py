@@ -62,18 +62,17 @@ def library_version(library: str) -> str:
 
 
 def chosen(library: str, models: str, known: Mapping[str, str], record: Path) -> list[str]:
-    """Names of the nets that shell-style patterns between commas, or `SMALLEST`, ask for.
+    """Names of the nets that shell-style patterns between commas, or `SMALLEST`, ask for, in order.
 
     Raises:
         UserMistakeError: there are none.
     """
     if models == SMALLEST:
         return smallest_of_each(library, known, record)
-    patterns = models.split(",")
-    names = [name for name in known if any(fnmatchcase(name, one) for one in patterns)]
+    names = [name for pattern in models.split(",") for name in known if fnmatchcase(name, pattern)]
     if not names:
         raise UserMistakeError(f"--models: {library} has no net {models!r}")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def smallest_of_each(library: str, known: Mapping[str, str], record: Path) -> list[str]:
