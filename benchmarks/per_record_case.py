@@ -17,7 +17,7 @@ from opacus import GradSampleModule
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from benchmarks.swap_case import fitting_input, still, tensors
+from benchmarks.swap_case import BY_ITSELF, fitting_input, still, tensors
 from benchmarks.swap_nets import NUM_CLASSES
 from knorm.choices import NormKind
 from knorm.swap import swap_norm
@@ -62,10 +62,11 @@ def answer(connection: Connection, name: str, norms: str, way: str) -> None:
     torch.manual_seed(0)
     try:
         net = build(name)
-        row = judge(net, fitting_input(net, RECORDS), norms, way)
+        x = fitting_input(net, RECORDS)
     except Exception as error:  # the net itself cannot be built, or takes no images
-        row = {"status": "net fails by itself", "reason": one_line(error)}
-    connection.send(row)
+        connection.send({"status": BY_ITSELF, "reason": one_line(error)})
+    else:
+        connection.send(judge(net, x, norms, way))
 
 
 def build(name: str) -> nn.Module:
@@ -97,7 +98,10 @@ def judge(net: nn.Module, x: Tensor, norms: str, way: str) -> Row:
     still(net.train())
     fill_zeros(net)
     batch = Images(x, torch.arange(len(x)) % NUM_CLASSES)
-    expected = one_by_one(net, batch)
+    try:
+        expected = one_by_one(net, batch)
+    except Exception as error:  # it takes no single image, or no float64
+        return row | {"status": BY_ITSELF, "reason": one_line(error)}
     return row | WAYS[way](net, batch, expected)
 
 
@@ -203,19 +207,23 @@ def opacus(net: nn.Module, batch: Images, expected: dict[str, Tensor]) -> Row:
             raise errors[0]
         wrapped = GradSampleModule(net, loss_reduction="sum")
         losses(wrapped, batch).sum().backward()
-        found = {name: Samples(samples_of(name, p)) for name, p in trainable(net)}
+        records = len(batch.labels)
+        found = {name: Samples(samples_of(name, p, records)) for name, p in trainable(net)}
     except Exception as error:  # whatever it raises is loud
         return {"status": "refused", "reason": one_line(error)}
     row = measured("difference", difference(found, expected))
     return row | {"status": verdict(row)}
 
 
-def samples_of(name: str, parameter: Any) -> Tensor:
-    """(N, *shape), or what Opacus's optimizer says where there is none."""
-    if parameter.grad_sample is None:
-        raise ValueError(f"Per sample gradient is not initialized: {name}")
+def samples_of(name: str, parameter: Any, records: int) -> Tensor:
+    """(N, *shape); raises as Opacus's optimizer does where there are none, or not N."""
     samples = parameter.grad_sample
-    return samples if isinstance(samples, Tensor) else torch.stack(samples).sum(0)
+    if samples is None:
+        raise ValueError(f"Per sample gradient is not initialized: {name}")
+    samples = samples if isinstance(samples, Tensor) else torch.stack(samples).sum(0)
+    if len(samples) != records:
+        raise ValueError(f"{name} has {len(samples)} gradients for {records} records")
+    return samples
 
 
 WAYS: dict[str, Callable[[nn.Module, Images, dict[str, Tensor]], Row]] = {

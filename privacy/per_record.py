@@ -33,6 +33,9 @@ ANSWERS = {  # functions of a parameter that answer no tensor
     Tensor.type, Tensor.element_size, Tensor.get_device, torch.is_floating_point, torch.is_complex,
 }  # fmt: skip
 SPREADING = {Tensor.expand, Tensor.expand_as, Tensor.repeat, Tensor.broadcast_to}
+ELEMENTWISE = {
+    Tensor.add, Tensor.add_, Tensor.sub, Tensor.mul, Tensor.div, torch.add, torch.mul,
+}  # fmt: skip
 
 
 @dataclass
@@ -176,6 +179,21 @@ def spread(tape: Tape, func: Any, param: PerRecord, *sizes: Any, **options: Any)
     return copies.flatten(0, 1).clone()  # memory of its own: it is a parameter no more
 
 
+def elementwise(tape: Tape, func: Any, a: Any, b: Any, **options: Any) -> Any:
+    """Activations with what parameters gave for a whole batch: every record with its own part.
+
+    Such as positions that are computed for as many images as there are.
+    """
+    param, x = (a, b) if isinstance(a, PerRecord) else (b, a)
+    if not (isinstance(param, PerRecord) and tape.is_of_records(x)):
+        return NotImplemented
+    if param.dim() != x.dim() or param.shape[0] != x.shape[0]:
+        return NotImplemented
+    parts = param.copies.unflatten(1, (tape.count, -1))  # (N, N, views, ...)
+    own = parts.diagonal().movedim(-1, 0).flatten(0, 1)
+    return func(*(own if value is param else value for value in (a, b)), **options)
+
+
 class Recorder(nn.Module):
     """A net whose forward passes are recorded on a tape while there is one.
 
@@ -207,7 +225,8 @@ class Recorder(nn.Module):
     @contextmanager
     def recording(self, count: int):
         """Around forward and backward pass of `count` records; yields the tape."""
-        tape = Tape(count, self.rules | dict.fromkeys(SPREADING, spread), self.thin)
+        known = dict.fromkeys(SPREADING, spread) | dict.fromkeys(ELEMENTWISE, elementwise)
+        tape = Tape(count, self.rules | known, self.thin)
         for name, parameter in trainable(self.net):
             tape.parameters.add(parameter.untyped_storage().data_ptr())
             copies = parameter.detach().expand(count, *parameter.shape)

@@ -89,7 +89,9 @@ def test_memory_format_changes_nothing(name, way):
     assert_right(found(net, x, labels, way), expected)
 
 
-@pytest.mark.parametrize("name", ["conv2d", "KNConv2d, groups", "tokens", "windows"])
+@pytest.mark.parametrize(
+    "name", ["conv2d", "KNConv2d, groups", "tokens", "windows", "places for the batch"]
+)
 @pytest.mark.parametrize("way", WAYS)
 def test_views_of_a_record_count_as_one(name, way):
     net, _, labels = make(name)
