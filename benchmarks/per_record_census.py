@@ -12,6 +12,7 @@ are there already are not made again. OUT.md is made from OUT.csv and OUT.head.m
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import opacus
@@ -32,6 +33,7 @@ FIELDS = (
     "parameters", "size", "seconds", "reason", "torch", "timm", "opacus",
 )  # fmt: skip
 NORMS = (OWN, "kernel")
+WIDTH = 200  # of a reason on the page
 VERDICTS = ("exact", "refused", "wrong")
 RECORD = Path(__file__).parent.parent / "docs/results/swap-census.smallest.json"
 
@@ -44,15 +46,11 @@ def judge(case: Case, known: Mapping[str, str], limit: float) -> dict[str, Any]:
 
 
 def render(rows: Sequence[Row], head: str = "") -> str:
-    """Markdown: counts and shares, then the nets of every verdict but "exact" with the reason."""
+    """Markdown: counts and shares, then the nets of every verdict but "exact" by their reason."""
     parts = [head.strip(), counts(rows)]
     for norms, way in groups(rows):
         others = [row for row in of(rows, norms, way) if row["status"] != "exact"]
-        lines = [
-            f"- {row['model']}: {row['status']}; {row['reason']}"
-            for row in sorted(others, key=lambda row: (row["status"], row["model"]))
-        ]
-        parts += [f"Norms `{norms}`, way `{way}`:\n\n" + "\n".join(lines)] if lines else []
+        parts += [f"Norms `{norms}`, way `{way}`:\n\n{by_reason(others)}"] if others else []
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -68,6 +66,17 @@ def counts(rows: Sequence[Row]) -> str:
         ]
         lines.append([norms, way, str(len(judged)), *cells, str(len(found) - len(judged))])
     return markdown(["norms", "way", "nets judged", *VERDICTS, "not judged"], lines)
+
+
+def by_reason(rows: Sequence[Row]) -> str:
+    """A line for each status and reason, with the nets that share them."""
+    nets: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        nets.setdefault((row["status"], shorten(row["reason"], WIDTH)), []).append(row["model"])
+    return "\n".join(
+        f"- {status}; {reason}: {', '.join(found)}"
+        for (status, reason), found in sorted(nets.items())
+    )
 
 
 def groups(rows: Sequence[Row]) -> list[tuple[str, str]]:

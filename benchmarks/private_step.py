@@ -86,7 +86,8 @@ def peak_bytes(step: Step) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step()
     assert recorded.profiler is not None
-    events = recorded.profiler.kineto_results.events()
+    assert recorded.profiler.kineto_results is not None
+    events: list[Any] = list(recorded.profiler.kineto_results.events())
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     alive = peak = 0
     for _, change in changes:

@@ -91,7 +91,8 @@ def opacus_hooks(net: nn.Module, x: Tensor, labels: Tensor, sigma: float) -> Ste
 
 def opacus_ghost(net: nn.Module, x: Tensor, labels: Tensor, sigma: float) -> Step:
     """Opacus's fast gradient clipping: norms, then a second backward pass."""
-    wrapped = GradSampleModuleFastGradientClipping(net, max_grad_norm=MAX_NORM)
+    bound: Any = MAX_NORM  # its annotation says int
+    wrapped = GradSampleModuleFastGradientClipping(net, max_grad_norm=bound)
     optimizer = DPOptimizerFastGradientClipping(
         torch.optim.SGD(net.parameters(), RATE),
         noise_multiplier=sigma, max_grad_norm=MAX_NORM, expected_batch_size=len(labels),
