@@ -217,10 +217,10 @@ class Recorder(nn.Module):
         if self.tape is None:
             return self.net(*args, **kwargs)
         args, kwargs = tree_map(traced, (args, kwargs))
-        own: dict[str, Tensor] = {
-            name: PerRecord.of(copies, self.tape) for name, copies in self.tape.copies.items()
-        }
-        return functional_call(self.net, own, args, kwargs)
+        copies = self.tape.copies.items()
+        records = {name: PerRecord.of(values, self.tape) for name, values in copies}
+        own: dict[str, Any] = {place: records[name] for place, name in places(self.net).items()}
+        return functional_call(self.net, own, args, kwargs, tie_weights=False)
 
     @contextmanager
     def recording(self, count: int):
@@ -263,6 +263,23 @@ def together(parts: list[Contribution], copies: Tensor) -> Contribution:
     if not parts:  # it had no part in the loss
         return Samples(copies.new_zeros(()).expand(copies.shape))
     return Samples(torch.stack([part.samples() for part in parts]).sum(0))
+
+
+def places(net: nn.Module) -> dict[str, str]:
+    """Every place of a trained parameter, each once however many names its module has.
+
+    `functional_call` does not put parameters back in a module that it visits under two names.
+
+    Returns:
+        a name of the place -> the name of the parameter in `trainable`.
+    """
+    names = {id(parameter): name for name, parameter in trainable(net)}
+    return {
+        place: names[id(parameter)]
+        for prefix, module in net.named_modules()
+        for place, parameter in module.named_parameters(prefix, False, False)
+        if id(parameter) in names
+    }
 
 
 def trainable(net: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:

@@ -118,6 +118,19 @@ class Tied(nn.Module):
         return self.head(x)
 
 
+class Shared(nn.Module):
+    """One module under two names, as CoaT's position encodings, and one parameter under two."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(2, 2, 3, padding=1)
+        self.two, self.head = nn.Sequential(self.one, nn.Tanh()), Flat(2)
+        self.scale = self.gain = nn.Parameter(torch.rand(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.two(self.one(x) * self.scale) * self.gain)
+
+
 def frozen() -> nn.Module:
     """A net of which only the second layer's weight is trained."""
     net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3), Flat(4))
@@ -169,5 +182,6 @@ NETS = {  # name -> what makes the net, and the shape of a sample
     "places for the batch": (BatchPlaces, IMAGE),
     "windows": (Windows, IMAGE),
     "tied": (Tied, IMAGE),
+    "shared": (Shared, IMAGE),
     "frozen": (frozen, IMAGE),
 }  # fmt: skip

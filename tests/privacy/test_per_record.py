@@ -197,6 +197,16 @@ def test_frozen_layers_in_front_have_no_backward_pass():
     assert not passed
 
 
+@pytest.mark.parametrize("name", ["tied", "shared", "frozen"])
+def test_the_net_has_its_own_parameters_after_a_pass(name):
+    net, x, labels = make(name)
+    before = list(net.named_parameters(remove_duplicate=False))
+    found(net, x, labels)
+    after = list(net.named_parameters(remove_duplicate=False))
+    assert [name for name, _ in after] == [name for name, _ in before]
+    assert all(a is b for (_, a), (_, b) in zip(after, before, strict=True))
+
+
 def test_batch_statistics_are_refused():
     net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
     with pytest.raises(ValueError, match="mixes the records"):
