@@ -10,6 +10,7 @@ from benchmarks import (
     eval_statistics,
     kill_and_resume,
     loader,
+    per_record_census,
     swap_census,
     training_step,
 )
@@ -26,6 +27,7 @@ TABLES = {
     "kill-and-resume-1": partial(republished, kill_and_resume.render),
     "kill-and-resume-2": partial(republished, kill_and_resume.render),
     "loader": partial(republished, loader.render),
+    "per-record-census": lambda out: compare.page(out, per_record_census.render),
     "swap-census": lambda out: compare.page(out, swap_census.render),
     "training-step": partial(republished, training_step.render),
 }
