@@ -12,6 +12,7 @@ from benchmarks import (
     loader,
     per_record_census,
     swap_census,
+    swap_finetune,
     training_step,
 )
 from benchmarks.report import republished
@@ -29,6 +30,7 @@ TABLES = {
     "loader": partial(republished, loader.render),
     "per-record-census": lambda out: compare.page(out, per_record_census.render),
     "swap-census": lambda out: compare.page(out, swap_census.render),
+    "swap-finetune": lambda out: compare.page(out, swap_finetune.render),
     "training-step": partial(republished, training_step.render),
 }
 
