@@ -83,9 +83,10 @@ def warnings_of(budget: Budget) -> list[str]:
 
 def not_covered_here(recipe: PrivateRecipe) -> list[str]:
     """What this recipe does before or beside the private steps."""
+    begun = Path(recipe.model.weights).name if recipe.model.weights else None
     given = {
-        f"the first weights, those of {recipe.model.weights}: what these cost, where they were "
-        "trained on the same images, adds up": recipe.model.weights,
+        f"the first weights, those of {begun}: what these cost, where they were trained on the "
+        "same images, adds up": begun,
         "which images were kept for validation: the cut looks at all labels": (
             recipe.data.val_fraction
         ),

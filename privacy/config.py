@@ -25,7 +25,7 @@ TAKEN: dict[str, tuple[tuple[Any, ...], str]] = {  # of an ordinary run's option
     "augment.cutmix": ((0,), "mixes images, which no guarantee covers; set 0"),
     "augment.repeats": ((1,), "would count an image several times; use privacy.views"),
     "accumulation": ((1,), "splits no private step; use privacy.physical_batch"),
-    "drop_last": ((True,), "means nothing: steps are drawn, there is no last one; leave it out"),
+    "drop_last": ((True,), "means nothing: steps are drawn, there is no short one; set true"),
     "optim.clip_norm": ((None,), "clips the sum; privacy.max_norm clips every image"),
     "data.scaling": (
         ("scale", "fixed"),
@@ -36,7 +36,7 @@ TAKEN: dict[str, tuple[tuple[Any, ...], str]] = {  # of an ordinary run's option
         ("no", "bf16"),
         "scales losses, so that max_norm means something else; use bf16",
     ),
-    "launch.compile": ((False,), "cannot follow the gradients of single images; leave it out"),
+    "launch.compile": ((False,), "cannot follow the gradients of single images; set false"),
 }
 
 

@@ -190,7 +190,9 @@ def test_training_that_begins_with_weights_moves_only_what_is_to_be_trained(fini
     given = card(tuned)
     assert given["checked_before_training"]["parameters"] == 2
     assert given["mechanism"]["trained"] == "fc.*"
-    assert any(f"the first weights, those of {finished}" in line for line in given["not_covered"])
+    assert any(
+        f"the first weights, those of {finished.name}:" in line for line in given["not_covered"]
+    )
     assert json.loads((tuned / "source.json").read_text())["weights"] == "best"
 
 
