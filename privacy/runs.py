@@ -75,7 +75,7 @@ def carry_out(recipe: PrivateRecipe, argv: Sequence[str]) -> None:
     data = load_data(recipe, accelerator)
     with mistakes_of_the_user():
         budget = budget_of(recipe, len(data.labels("train")))
-    tell(budget, accelerator)
+    tell(recipe, budget, accelerator)
     check_images(recipe.model, data)
     way = private_way(budget, proof_of(recipe, private_net(recipe, data), data))
     if recipe.dry_run:
@@ -96,14 +96,18 @@ def prepare(recipe: PrivateRecipe) -> Place:
     return runs.prepare(recipe)
 
 
-def tell(budget: Budget, accelerator: Accelerator) -> None:
-    """What the run will cost, and what is doubtful about it."""
+def tell(recipe: PrivateRecipe, budget: Budget, accelerator: Accelerator) -> None:
+    """What the run, or all of its seeds, will cost, and what is doubtful about it."""
     if not accelerator.is_main_process:
         return
     for line in warnings_of(budget):
         print(f"warning: {line}", file=sys.stderr, flush=True)
+    together = ""
+    if recipe.seeds > 1:
+        cost = budget.epsilons(recipe.seeds)[budget.accountant]
+        together = f", all {recipe.seeds} runs together {in_digits(cost)},"
     print(
-        f"cost   epsilon {in_digits(budget.epsilon())} at delta {budget.delta:g} "
+        f"cost   epsilon {in_digits(budget.epsilon())}{together} at delta {budget.delta:g} "
         f"({budget.accountant})  noise {budget.noise_multiplier:g}  sampling rate "
         f"{budget.sampling_rate}  {budget.steps} steps",
         flush=True,

@@ -206,7 +206,9 @@ def test_every_seed_is_a_run_with_a_secret_and_all_cost_more_together(tmp_path, 
     text = (folder / "seeds.md").read_text()
     assert "publishing all 2, or what was chosen or averaged from them, costs" in text
     assert "seeds 0, 1" in text
-    assert text in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert text in out
+    assert re.search(r"cost   epsilon [\d.]+, all 2 runs together [\d.]+, at delta", out)
     kept = (one / "ledger.jsonl").read_bytes()
     run(folder, *QUICK, "--seeds=2", "--data.limit=40", "--resume=auto")
     assert capsys.readouterr().out.count("is finished already") == 2
