@@ -8,6 +8,7 @@ The reference run trains without a pause. Every other run is killed (SIGKILL, la
 processes alike) at a moment drawn from the reference's duration; then the same command is given
 again with `--resume auto`. Compared: the SHA-256 of all weights, the moving average and the
 optimizer's state in last/ and best/, the rows of the log but for what they cost, and the results.
+Runs that end before their moment are not counted.
 """
 
 import hashlib
@@ -72,7 +73,7 @@ def fingerprint(folder: Path) -> dict[str, Any]:
 def killed_run(arguments: list[str], moment: float) -> dict[str, Any]:
     """Start, kill after `moment` seconds, start again to the end."""
     process = start(arguments)
-    killed = False
+    began, killed = time.perf_counter(), False
     try:
         process.wait(moment)
     except subprocess.TimeoutExpired:
@@ -81,9 +82,10 @@ def killed_run(arguments: list[str], moment: float) -> dict[str, Any]:
             one.kill()
         process.wait()
         killed = True
+    seconds = time.perf_counter() - began
     time.sleep(0.2)  # the ports and files of the dead
     code = start(arguments).wait()
-    return {"moment": round(moment, 2), "killed": killed, "exit_code": code}
+    return {"moment": round(moment, 2), "killed": killed, "seconds": seconds, "exit_code": code}
 
 
 def main(
@@ -116,6 +118,8 @@ def main(
             run["equal"] = run["exit_code"] == 0 and fingerprint(folder) == whole
             runs.append(run)
             print(json.dumps(run), flush=True)
+            if not run["killed"]:  # the reference was slower: later moments would come too late
+                duration = min(duration, run["seconds"])
     runs = [run for run in runs if run["killed"]]  # some end before their moment
     equal = sum(run["equal"] for run in runs)
     print(f"{equal} of {len(runs)} killed runs equal")

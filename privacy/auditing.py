@@ -126,7 +126,8 @@ def train(
     trainer = replace(trainer, model=net, optimizer=optimizer, ema=None)
     watch = Watch(net, optimizer)
     quiet = replace(mechanics.privacy, train_metrics=False)  # canaries would be among the images
-    step = private_step(trainer, loss_with_canaries(task), replace(mechanics, privacy=quiet))
+    loss_of = loss_with_canaries(task, recipe.canaries.gradients)
+    step = private_step(trainer, loss_of, replace(mechanics, privacy=quiet))
     windows = chain.from_iterable(
         private_windows(trainer, data, recipe, cut, epoch, 0)
         for epoch in range(1, trainer.epochs + 1)

@@ -91,8 +91,9 @@ def with_canaries(data: ImageData, canaries: Canaries) -> ImageData:
 class MarkedNet(nn.Module):
     """A net with a mark, one number, for every gradient canary.
 
-    Given the canaries' numbers (N,), below 0 for images, it answers an image with the net's logits,
-    and a canary with zeros, the first of which falls with the mark by `size` times its change.
+    Given which canary each record is, (N, count) of ones and zeros, all zeros for images, it
+    answers an image with the net's logits, and a canary with zeros, the first of which falls with
+    the mark by `size` times its change.
     """
 
     def __init__(self, net: nn.Module, count: int, size: float) -> None:
@@ -100,22 +101,23 @@ class MarkedNet(nn.Module):
         self.net, self.size = net, size
         self.marks = nn.Parameter(next(net.parameters()).new_zeros(count))
 
-    def forward(self, images: Tensor, numbers: Tensor) -> Tensor:
+    def forward(self, images: Tensor, choice: Tensor) -> Tensor:
         logits = self.net(images)
-        own = self.marks.index_select(0, numbers.clamp(min=0))
+        own = F.linear(choice, self.marks[None])  # (N, 1)
         signal = self.size * (own.detach() - own)  # always 0, so that the loss stays linear in it
-        marked = F.pad(signal[:, None], (0, logits.shape[1] - 1)).to(logits.dtype)
-        return torch.where((numbers >= 0)[:, None], marked, logits)
+        marked = F.pad(signal, (0, logits.shape[1] - 1)).to(logits.dtype)
+        return torch.where(choice.any(1, keepdim=True), marked, logits)
 
 
-def loss_with_canaries(task: Classification) -> LossOf:
-    """The task's loss, in which gradient canaries are of the first class."""
+def loss_with_canaries(task: Classification, count: int) -> LossOf:
+    """The task's loss, in which `count` gradient canaries are of the first class."""
 
     def loss_of(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         numbers = batch.labels - task.num_classes
         labels = batch.labels.where(numbers < 0, 0)
         ordinary = batch._replace(labels=labels, targets=labels)
-        return task.loss(cast(nn.Module, partial(model, numbers=numbers)), ordinary)
+        choice = F.one_hot(numbers.clamp(min=-1) + 1, count + 1)[:, 1:].to(batch.inputs.dtype)
+        return task.loss(cast(nn.Module, partial(model, choice=choice)), ordinary)
 
     return loss_of
 

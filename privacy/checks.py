@@ -121,7 +121,7 @@ def naming_modules(net: nn.Module) -> Iterator[None]:
     ]
     try:
         yield
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         raise UserMistakeError(
             f"{entered[-1]} uses its parameters in a way that cannot be followed image by image "
             f"({str(error).splitlines()[0]}); freeze it, or write it in plain torch functions"

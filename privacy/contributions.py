@@ -107,8 +107,12 @@ class LinearWeight:
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
-    """Squared norms of a^T b for every record: a (N, L, O), b (N, L, I) -> (N,)"""
-    return ((a @ a.mT) * (b @ b.mT)).sum((1, 2))
+    """Squared norms of a^T b for every record: a (N, L, O), b (N, L, I) -> (N,)
+
+    Summed in float64: what nearly cancels would leave nothing but the rounding of float32.
+    """
+    x, y = a.double(), b.double()
+    return ((x @ x.mT) * (y @ y.mT)).sum((1, 2)).clamp(min=0).to(a.dtype)
 
 
 @dataclass

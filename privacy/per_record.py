@@ -6,9 +6,11 @@ activations then works on each record as on a batch of one (`torch.func.vmap`), 
 it is and wherever the parameter is used: tied weights, tokens, layer scales, standardised weights.
 For the functions that most of the time is spent in, `privacy.rules` does the same faster.
 
-A batch holds its records one after the other; the leading dimension of an activation is a multiple
-of their number (views of one record, windows of one image). The probes of `privacy.checks` find
-nets for which that is not so.
+An activation is what depends on the net's inputs or on a parameter's copies: while recording, the
+inputs require a gradient, and so does all that is computed of them. Everything else is the same
+for all records, whatever its shape. A batch holds its records one after the other; the leading
+dimension of an activation is a multiple of their number (views of one record, windows of one
+image). The probes of `privacy.checks` find nets for which that is not so.
 """
 
 import warnings
@@ -42,22 +44,36 @@ class Tape:
     rules: dict[Any, Handler]
     thin: bool
     """keep a layer's input and output gradient in place of its records' gradients, where smaller"""
-    constants: set[int] = field(default_factory=set)
-    """addresses of what belongs to no record: parameters and buffers"""
+    parameters: set[int] = field(default_factory=set)
+    """addresses of the net's own, whose gradients would be those of the whole batch"""
+    entered: bool = False
+    """whether a parameter has had a part in an activation"""
     copies: dict[str, Tensor] = field(default_factory=dict)
     """(count, *shape) for every parameter by name; leaves of the graph"""
     found: list[tuple[Tensor, Contribution]] = field(default_factory=list)
     """copies, of parameters or of what was computed of them, and a part of their gradient"""
 
     def is_of_records(self, value: Any) -> bool:
-        """Whether it is an activation: no parameter, no buffer, a leading dimension that fits."""
-        return (
-            isinstance(value, Tensor)
-            and not isinstance(value, PerRecord)
-            and value.dim() > 0
-            and value.shape[0] % self.count == 0
-            and value.untyped_storage().data_ptr() not in self.constants
-        )
+        """Whether it is an activation.
+
+        Raises:
+            ValueError: it is one, and does not hold its records one after the other; or a trained
+                parameter that came another way than as an attribute of its module.
+        """
+        if not isinstance(value, Tensor) or isinstance(value, PerRecord) or not value.requires_grad:
+            return False
+        if value.untyped_storage().data_ptr() in self.parameters:
+            raise ValueError("a parameter is kept and used outside of its module's attributes")
+        if value.dim() == 0 or value.shape[0] % self.count:
+            raise ValueError(
+                f"the first dimension of an activation of shape {tuple(value.shape)} does not hold "
+                f"its {self.count} records"
+            )
+        return True
+
+    def activation(self, value: Tensor) -> Tensor:
+        """It, without a way back where that would lead to no parameter: first or frozen layers."""
+        return value if self.entered else value.detach()
 
     def add(self, param: "PerRecord", contribution: Contribution) -> None:
         """Note a part of the parameter's gradient; instantiated unless that would be larger."""
@@ -96,6 +112,8 @@ class PerRecord(Tensor):
             result = handler(tape, func, *args, **kwargs)
         if result is NotImplemented:
             result = by_records(tape, func, args, kwargs)
+        made = [v for v in tree_flatten(result)[0] if isinstance(v, Tensor)]
+        tape.entered |= any(v.requires_grad and not isinstance(v, PerRecord) for v in made)
         return result
 
 
@@ -109,7 +127,9 @@ def by_records(tape: Tape, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         if func in ANSWERS or not isinstance(result, Tensor):
             return result
     mapped = {
-        place: leaf.copies if isinstance(leaf, PerRecord) else apart(leaf, tape.count)
+        place: leaf.copies
+        if isinstance(leaf, PerRecord)
+        else apart(tape.activation(leaf), tape.count)
         for place, leaf in enumerate(leaves)
         if isinstance(leaf, PerRecord) or tape.is_of_records(leaf)
     }
@@ -125,6 +145,15 @@ def by_records(tape: Tape, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if all(isinstance(leaves[place], PerRecord) for place in mapped):
         return tree_map(lambda copies: PerRecord.of(copies, tape), result)
     return tree_map(lambda value: value.flatten(0, 1), result)
+
+
+def traced(value: Any) -> Any:
+    """An input of the net, of which everything that depends on it will require a gradient."""
+    if not isinstance(value, Tensor):
+        return value
+    if not value.is_floating_point():
+        raise ValueError(f"what depends on an input of {value.dtype} cannot be told from the rest")
+    return value.detach().requires_grad_().clone()  # no leaf, which could not be changed in place
 
 
 def apart(value: Tensor, count: int) -> Tensor:
@@ -162,9 +191,14 @@ class Recorder(nn.Module):
         self.tape: Tape | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the net's."""
+        """As the net's; while recording, inputs are floating point, records first.
+
+        Raises:
+            ValueError: an input is a tensor of whole numbers.
+        """
         if self.tape is None:
             return self.net(*args, **kwargs)
+        args, kwargs = tree_map(traced, (args, kwargs))
         own: dict[str, Tensor] = {
             name: PerRecord.of(copies, self.tape) for name, copies in self.tape.copies.items()
         }
@@ -174,9 +208,8 @@ class Recorder(nn.Module):
     def recording(self, count: int):
         """Around forward and backward pass of `count` records; yields the tape."""
         tape = Tape(count, self.rules | dict.fromkeys(SPREADING, spread), self.thin)
-        everything = [*self.net.parameters(), *self.net.buffers()]
-        tape.constants = {tensor.untyped_storage().data_ptr() for tensor in everything}
         for name, parameter in trainable(self.net):
+            tape.parameters.add(parameter.untyped_storage().data_ptr())
             copies = parameter.detach().expand(count, *parameter.shape)
             tape.copies[name] = copies.requires_grad_()
         self.tape = tape

@@ -46,7 +46,7 @@ def linear(tape: Tape, func: Any, input: Any, weight: Any, bias: Any = None) -> 
     """`F.linear` of activations of any rank."""
     if not tape.is_of_records(input):
         return NotImplemented
-    y = func(input, plain(weight), plain(bias))
+    y = func(tape.activation(input), plain(weight), plain(bias))
     x = input.detach()
 
     def parts(grad: Tensor) -> dict[str, Contribution]:
@@ -77,7 +77,7 @@ def conv(
     shape = plain(weight).shape
     if padding == "same" and any(k % 2 == 0 for k in shape[2:]):
         return NotImplemented  # pads one side more
-    y = func(input, plain(weight), plain(bias), stride, padding, dilation, groups)
+    y = func(tape.activation(input), plain(weight), plain(bias), stride, padding, dilation, groups)
     x, steps, dilations = input.detach(), each(stride, num_dims), each(dilation, num_dims)
     zeros = (
         each(padding, num_dims)
@@ -115,7 +115,8 @@ def kn_conv(
     if not tape.is_of_records(x):
         return NotImplemented
     options = (stride, padding, dilation, groups, padding_mode)
-    y = func(x, stats, plain(weight), plain(bias), *options)
+    seen = WindowStats(*map(tape.activation, stats))
+    y = func(tape.activation(x), seen, plain(weight), plain(bias), *options)
     shape, num_dims = plain(weight).shape, x.dim() - 2
     x, stats = x.detach(), WindowStats(*(value.detach() for value in stats))
 

@@ -59,6 +59,21 @@ class Tokens(nn.Module):
         return self.fc(x.flatten(1))
 
 
+class Places(nn.Module):
+    """Positions that are made in the forward pass: nine of them, however many records there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.places = nn.Conv2d(2, 4, 2, stride=2), nn.Embedding(9, 4)
+        self.gain, self.fc = nn.Parameter(torch.rand(9, 1)), nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).mT
+        ramp = torch.linspace(0, 1, 9, dtype=x.dtype)[:, None]
+        x = torch.tanh(x + self.places(torch.arange(9)) + ramp * self.gain)
+        return self.fc(x.mean(1))
+
+
 class Windows(nn.Module):
     """Activations in which an image is several rows, channels last, and one layer used twice."""
 
@@ -135,6 +150,7 @@ NETS = {  # name -> what makes the net, and the shape of a sample
         lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4).eval(), Flat(4)), IMAGE),
     "embedding": (lambda: nn.Sequential(Flat(2), nn.Linear(CLASSES, CLASSES)), (2, 5)),
     "tokens": (Tokens, IMAGE),
+    "places": (Places, IMAGE),
     "windows": (Windows, IMAGE),
     "tied": (Tied, IMAGE),
     "frozen": (frozen, IMAGE),

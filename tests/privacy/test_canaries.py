@@ -31,7 +31,7 @@ from privacy.per_record import Recorder
 from privacy.rules import RULES
 from tests.privacy.known import SECRET
 
-CLASSES, C = 3, 0.5
+CLASSES, C, GRADIENTS = 3, 0.5, 20
 
 
 def some_data(count=6):
@@ -48,10 +48,10 @@ def some_data(count=6):
 
 
 def some_canaries(data):
-    return draw_canaries(data, SECRET, images=8, gradients=20, seed=1)
+    return draw_canaries(data, SECRET, images=8, gradients=GRADIENTS, seed=1)
 
 
-def marked_net(count=20):
+def marked_net(count=GRADIENTS):
     torch.manual_seed(0)
     return MarkedNet(nn.Sequential(nn.Flatten(), nn.Linear(16, CLASSES)), count, LOUD * C)
 
@@ -103,7 +103,7 @@ def test_a_gradient_canary_is_one_coordinate_of_the_clipping_norm(views, smoothi
     batch = batch_of(crowd, views)
     recorder = Recorder(net, RULES, thin=True)
     with recorder.recording(batch.real // views) as tape:
-        loss, _ = loss_with_canaries(task)(recorder, batch)
+        loss, _ = loss_with_canaries(task, GRADIENTS)(recorder, batch)
     (loss / views).backward()
     found = recorder.gradients(tape)
     marks = found["marks"].samples()
@@ -119,7 +119,7 @@ def test_a_gradient_canary_is_one_coordinate_of_the_clipping_norm(views, smoothi
 def test_images_learn_as_without_canaries():
     data, net = some_data(), marked_net()
     batch, task = batch_of(data), Classification(Loss(), CLASSES)
-    with_marks, _ = loss_with_canaries(task)(net, batch)
+    with_marks, _ = loss_with_canaries(task, GRADIENTS)(net, batch)
     plain, _ = task.loss(net.net, batch)
     assert torch.equal(with_marks, plain)
 

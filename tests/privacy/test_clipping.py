@@ -105,3 +105,17 @@ def test_records_without_a_finite_gradient_count_as_none(bad, thin, name):
     assert expected.dropped == 0
     for parameter, value in clipped.sums.items():
         torch.testing.assert_close(value, expected.sums[parameter])
+
+
+def test_norms_of_gradients_that_cancel_are_not_lost():
+    """A record whose inputs are nearly the same and large, and whose output gradients cancel."""
+    generator = torch.Generator().manual_seed(0)
+    x = 1000 + torch.randn(8, 4, 64, generator=generator)
+    grad = torch.randn(8, 4, 32, generator=generator)
+    grad -= grad.mean(1, keepdim=True)
+    exact = (grad.double().mT @ x.double()).flatten(1).square().sum(1)
+    part = LinearWeight(x, grad)
+    assert part.is_thin()
+    torch.testing.assert_close(part.squared_norms().double(), exact, rtol=1e-4, atol=0)
+    nothing = LinearWeight(x, torch.full_like(grad, 1e-3) * torch.tensor([1, -1, 1, -1])[:, None])
+    assert (nothing.squared_norms() >= 0).all()

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from knorm import KNConv2d
+from knorm.kernel.ops import normalized_conv
 from privacy.per_record import Recorder, trainable
-from privacy.rules import RULES
+from privacy.rules import RULES, kn_conv
 from tests.privacy.nets import CLASSES, NETS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 RECORDS, SEED = 4, 3
-WAYS = {"by records": ({}, False), "rules": (RULES, False), "thin": (RULES, True)}
+ONLY_KN = {normalized_conv: kn_conv}  # its centres are activations that carry no gradient
+WAYS = {"by records": (ONLY_KN, False), "rules": (RULES, False), "thin": (RULES, True)}
 
 
 def losses(net, x, labels, views=1):
@@ -96,8 +98,8 @@ def test_views_of_a_record_count_as_one(name, way):
     assert_right(found(net, x, labels, way, views=3), expected)
 
 
-@pytest.mark.parametrize("name", ["conv2d", "KNConv2d", "tokens"])
-@pytest.mark.parametrize("records", [1, 2, 5])
+@pytest.mark.parametrize("name", ["conv2d", "KNConv2d", "tokens", "places"])
+@pytest.mark.parametrize("records", [1, 2, 3, 5, 9])
 def test_any_number_of_records_will_do(name, records):
     net, x, labels = make(name, records)
     assert_right(found(net, x, labels), one_by_one(net, x, labels))
@@ -152,6 +154,45 @@ def test_sixteen_bit_passes_give_gradients_of_32(name):
         assert part.samples().dtype == torch.float32
         error = (part.samples() - expected[parameter]).norm() / expected[parameter].norm()
         assert error < 0.05, parameter
+
+
+class Unfit(nn.Module):
+    """One of the ways in which what a parameter meets is no activation of whole records."""
+
+    def __init__(self, meets):
+        super().__init__()
+        self.gain, self.meets = nn.Parameter(torch.ones(())), meets
+        self.kept = [self.gain]
+
+    def forward(self, x):
+        return x.flatten(1)[:, :CLASSES] * self.meets(self, x)
+
+
+@pytest.mark.parametrize(
+    ("meets", "message"),
+    [
+        (lambda net, x: x.mean() * net.gain, r"activation of shape \(\)"),
+        (lambda net, x: (x.flatten()[:5] * net.gain)[:1], r"activation of shape \(5,\)"),
+        (lambda net, x: net.kept[0] * net.gain, "outside of its module"),
+    ],
+)
+def test_activations_that_hold_no_records_are_refused(meets, message):
+    with pytest.raises(ValueError, match=message):
+        found(Unfit(meets), torch.randn(4, 2, 6, 6), torch.arange(4) % CLASSES)
+
+
+def test_inputs_of_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"input of torch\.int64"):
+        found(nn.Embedding(5, CLASSES), torch.arange(4), torch.arange(4) % CLASSES)
+
+
+def test_frozen_layers_in_front_have_no_backward_pass():
+    net = nn.Sequential(nn.Conv2d(2, 4, 3).requires_grad_(False), nn.Flatten(), nn.LazyLinear(3))
+    x, passed = torch.randn(4, 2, 6, 6), []
+    net(x)
+    net[0].register_forward_hook(lambda module, inputs, y: y.register_hook(passed.append) and None)
+    found(net, x, torch.arange(4) % CLASSES)
+    assert not passed
 
 
 def test_batch_statistics_are_refused():
