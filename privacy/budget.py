@@ -34,8 +34,8 @@ def delta_warning(delta: float, num_images: int) -> str | None:
     if delta * num_images < 1:
         return None
     return (
-        f"delta {delta:g} is not below 1 / {num_images} training images: publishing one image "
-        "whole would be within it"
+        f"delta {delta:g} is not below 1 / {num_images} images: publishing one image whole "
+        "would be within it"
     )
 
 

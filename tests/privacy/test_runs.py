@@ -225,7 +225,7 @@ def test_a_rehearsal_says_the_cost_and_keeps_nothing(tmp_path, capsys):
 
 def test_a_delta_of_one_image_is_warned_of_and_stands_on_the_card(tmp_path, capsys):
     folder = run(tmp_path / "run", *QUICK, "--privacy.delta=0.01")
-    line = "delta 0.01 is not below 1 / 100 training images"
+    line = "delta 0.01 is not below 1 / 100 images"
     assert f"warning: {line}" in capsys.readouterr().err
     assert card(folder)["warnings"][0].startswith(line)
     assert line in (folder / "privacy_card.md").read_text()

@@ -76,4 +76,4 @@ def test_several_runs_cost_what_their_steps_cost_in_a_row():
 
 def test_a_delta_of_one_image_or_more_is_warned_of():
     assert delta_warning(0.99e-3, IMAGES) is None
-    assert "not below 1 / 1000 training images" in str(delta_warning(1e-3, IMAGES))
+    assert "not below 1 / 1000 images" in str(delta_warning(1e-3, IMAGES))
