@@ -11,6 +11,7 @@ from benchmarks import (
     kill_and_resume,
     loader,
     swap_census,
+    swap_finetune,
     training_step,
 )
 from benchmarks.report import republished
@@ -27,6 +28,7 @@ TABLES = {
     "kill-and-resume-2": partial(republished, kill_and_resume.render),
     "loader": partial(republished, loader.render),
     "swap-census": lambda out: compare.page(out, swap_census.render),
+    "swap-finetune": lambda out: compare.page(out, swap_finetune.render),
     "training-step": partial(republished, training_step.render),
 }
 
