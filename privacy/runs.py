@@ -26,7 +26,7 @@ from knorm.training.resume import Place
 from knorm.training.run import Run, command_line
 from knorm.training.sampling import Share
 from privacy.card import in_digits, warnings_of, write_card, write_seeds_card
-from privacy.checks import Proof, prove
+from privacy.checks import Proof, prove, refuse_batch_statistics
 from privacy.config import PrivateRecipe
 from privacy.ledger import FILE as LEDGER
 from privacy.ledger import Ledger, Mechanism
@@ -150,8 +150,12 @@ def private_steps(
 
 
 def proof_of(recipe: PrivateRecipe, net: nn.Module, data: ImageData) -> Proof | None:
-    """What the checks before training measured; None where the recipe leaves them out."""
+    """What the checks before training measured; None where the recipe leaves them out.
+
+    Norms over the batch are refused all the same: what one image can do would have no bound.
+    """
     if not recipe.privacy.checks:
+        refuse_batch_statistics(net)
         return None
     loss_of = Classification(recipe.loss, len(data.classes)).loss
     return prove(net, loss_of, partial(made_up, recipe, data), recipe.privacy)

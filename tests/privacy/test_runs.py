@@ -154,6 +154,11 @@ def test_a_run_that_was_meddled_with_does_not_go_on(
 QUICK = [*NOISE, "--epochs=1", "--privacy.checks=false"]
 
 
+def test_norms_over_the_batch_are_refused_without_checks_too(tmp_path, capsys):
+    run(tmp_path / "run", *QUICK, "--model.norm=batch", expect=2)
+    assert "mixes the images of a batch" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run with best weights and a moving average."""
