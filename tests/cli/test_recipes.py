@@ -40,7 +40,8 @@ def test_every_pipeline_has_its_own_of_a_name(capsys):
     plain, private = printed(capsys, "digits").split("\n\n")
     assert "python -m classification.train --config digits" in plain
     assert "python -m privacy.train --config digits" in private
-    assert yaml.safe_load(private)["privacy"] and "privacy" not in yaml.safe_load(plain)
+    assert yaml.safe_load(private)["privacy"]
+    assert "privacy" not in yaml.safe_load(plain)
 
 
 def test_mistakes_are_named(tmp_path, monkeypatch):
