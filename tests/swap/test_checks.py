@@ -1,5 +1,7 @@
 """What a swap would break without a word is refused with the module's name, before any change."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,10 @@ def held_by(attribute, value):
     net = Net()
     vars(net)[attribute] = value(net)
     return net
+
+
+def unregistered(net):
+    return [nn.Sequential(net.norm)]
 
 
 def patched():
@@ -79,6 +85,10 @@ class Wrapped(FSDPModule):
         (lambda: held_by("norms", lambda net: [net.norm]), "norm: norms holds it"),
         (lambda: held_by("by_name", lambda net: {"a": net.norm}), "norm: by_name holds it"),
         (lambda: held_by("same", lambda net: net.norm), "norm: same holds it"),
+        (lambda: held_by("deep", lambda net: [{"a": (net.norm,)}]), "norm: deep holds it"),
+        (lambda: held_by("method", lambda net: net.norm.forward), "norm: method holds it"),
+        (lambda: held_by("call", lambda net: partial(torch.add, net.norm)), "norm: call holds it"),
+        (lambda: held_by("hidden", unregistered), "norm: hidden holds it"),
         (lambda: Net(functional), "norm: another module's forward reads its .*running_mean"),
         (lambda: Wrapped(Net()), "the model itself: swap the net before FSDPModule takes it"),
     ],
@@ -96,6 +106,14 @@ def test_a_convolution_that_is_held_elsewhere_is_refused_for_kernel_alone():
         swap_norm(held_by("convs", lambda net: [net.conv]), "kernel")
     swapped, _ = swap_norm(held_by("convs", lambda net: [net.conv]), "group")
     assert type(swapped.norm) is nn.GroupNorm
+
+
+def test_a_list_of_children_that_hold_norms_is_no_hindrance():
+    net = nn.Sequential(Net())
+    net.stages = [net[0], net[0].conv]
+    net.me = net.forward
+    swapped, _ = swap_norm(net, "group")
+    assert type(swapped.stages[0].norm) is nn.GroupNorm
 
 
 def test_a_norm_that_is_left_out_or_stays_may_have_hooks():
