@@ -9,11 +9,10 @@ from torch.nn.utils import parametrize
 
 from knorm.choices import Stats
 from knorm.kernel import KNConv1d, KNConv2d, KNConv3d
-from knorm.swap.forms import defining_class
+from knorm.swap.forms import KNConv, defining_class
 from knorm.swap.layers import AdaptedKNConv2d
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
-KNConv = KNConv1d | KNConv2d | KNConv3d
 CONVS: dict[type[Conv], type[KNConv]] = {
     nn.Conv1d: KNConv1d,
     nn.Conv2d: KNConv2d,

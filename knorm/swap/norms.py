@@ -1,16 +1,18 @@
 """What stands in a norm's place, for the kinds that need to know the norm alone."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from math import gcd
 
 from torch import Tensor, nn
 
 from knorm.norms import make_norm
-from knorm.swap.forms import Norm
+from knorm.swap.forms import KNConv, Norm, is_unknown_norm, normalizes
 from knorm.swap.layers import Gate, InstanceNorm, PositionNorm, ScaleShift, Threshold
 from knorm.swap.options import MAX_GROUPS, SwapOptions
 from knorm.swap.report import STAYS, Row, describe
 
+LEFT_OUT = "left out by modules="
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -188,3 +190,18 @@ def standing_scale(norm: Norm, scale: Tensor, shift: Tensor) -> ScaleShift:
 def stays(norm: Norm, reason: str) -> Row:
     """The row of a norm that is left alone."""
     return Row(norm.name, type(norm.module).__name__, STAYS, note=reason)
+
+
+def bystanders(model: nn.Module, norms: list[Norm], options: SwapOptions) -> Iterator[Row]:
+    """The rows of all else that normalizes, and stays."""
+    names = {norm.name for norm in norms}
+    for name, module in model.named_modules():
+        if name in names or not normalizes(module):
+            continue
+        reason = LEFT_OUT
+        if isinstance(module, KNConv):
+            of_kernel = options.kind == "kernel"
+            reason = "kernel already" if of_kernel else "its norm is one with the convolution"
+        elif is_unknown_norm(module):
+            reason = "a norm of unknown form"
+        yield Row(name, type(module).__name__, STAYS, note=reason)

@@ -11,7 +11,9 @@ from knorm.swap.flow import Flow
 from knorm.swap.forms import Norm, find_norms
 from knorm.swap.layers import Copy, PositionNorm
 from knorm.swap.norms import (
+    LEFT_OUT,
     activation,
+    bystanders,
     check_groups,
     position_norm,
     reason_to_stay,
@@ -57,6 +59,7 @@ def make_plan(model: nn.Module, norms: list[Norm], options: SwapOptions) -> Plan
     check_unwrapped(model)
     check_groups(norms, options)
     plan, num_dims = Plan(), _num_dims(model)
+    plan.rows = {row.name: row for row in bystanders(model, norms, options)}
     flow = Flow(model, {norm.name for norm in find_norms(model)})
     taken = []
     for norm in norms:
@@ -73,6 +76,7 @@ def make_plan(model: nn.Module, norms: list[Norm], options: SwapOptions) -> Plan
     if taken:
         _normalize_last_features(plan, model, taken, options, flow)
     check_replaceable(model, norms, plan.edits, flow)
+    plan.rows = {name: plan.rows[name] for name, _ in model.named_modules() if name in plan.rows}
     return plan
 
 
@@ -93,11 +97,12 @@ def _fused_in(model: nn.Module, norm: Norm, options: SwapOptions) -> str | None:
 
 def _check_something_changes(plan: Plan, options: SwapOptions) -> None:
     already = f"{options.kind} already"
-    blocked = [row for row in plan.rows.values() if row.note != already]
+    chosen = [row for row in plan.rows.values() if row.note != LEFT_OUT]
+    blocked = [row for row in chosen if row.note != already]
     if options.fold and not any(set(FOLDED) <= set(row.kept) for row in plan.rows.values()):
         where = " that a convolution takes up" if options.kind == "kernel" else ""
         raise ValueError(f"fold: no norm is a batch norm with running statistics{where}")
-    if blocked and len(blocked) == len(plan.rows) and not plan.edits:
+    if blocked and len(blocked) == len(chosen) and not plan.edits:
         name, note = blocked[0].name or "(the model itself)", blocked[0].note
         raise ValueError(f"no norm of the model can become {options.kind!r}; {name}: {note}")
 

@@ -37,7 +37,7 @@ class Report:
     kind: str
     """the norm kind that was asked for"""
     rows: tuple[Row, ...]
-    """each norm of the net, in the order of definition, and what else was put in"""
+    """each norm of the net and what else was put in, in the order of definition"""
     parameters_before: int
     parameters_after: int
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import knorm
 from knorm.choices import NORM_KINDS
 from knorm.swap import swap_norm
 from knorm.swap.forms import FORMS, find_norms
@@ -174,6 +175,43 @@ def test_scale_and_shift_are_what_a_batch_norm_does_in_evaluation(affine):
     x = torch.randn(2, 8, 3, 3, dtype=torch.double)
     scale, shift = (tensor.view(8, 1, 1) for tensor in scale_and_shift(norm))
     torch.testing.assert_close(x * scale + shift, module(x))
+
+
+class Response(nn.LayerNorm):
+    """A norm with a way of its own."""
+
+    def forward(self, input):  # noqa: A002
+        return super().forward(input) + input
+
+
+class OwnNorm2d(Response):
+    pass
+
+
+def test_every_norm_has_a_row_and_what_stays_says_why():
+    net = nn.Sequential(
+        nn.BatchNorm2d(4), knorm.KNConv2d(4, 4, 1), OwnNorm2d(4), Response(4), nn.BatchNorm2d(4)
+    )
+    _, report = swap_norm(net, "none", modules=lambda name, module: name != "0")
+    assert [row.note for row in report.rows] == [
+        "left out by modules=",
+        "its norm is one with the convolution",
+        "a norm of unknown form",
+        "a norm of unknown form",
+        "",
+    ]
+    assert [row.stays for row in report.rows] == [True] * 4 + [False]
+    assert str(report).startswith("none: 1 replaced, 4 as they were")
+    _, report = swap_norm(net, "kernel", modules="*[01]")
+    assert report.rows[1].note == "kernel already"
+
+
+def test_a_net_of_kernel_convolutions_alone_is_refused_by_their_name():
+    net = knorm.create_model("knresnet18", num_classes=5)
+    with pytest.raises(ValueError, match=r"can become 'group'; .*: its norm is one with the conv"):
+        swap_norm(net, "group")
+    _, report = swap_norm(net, "kernel")
+    assert all(row.stays for row in report.rows)
 
 
 def test_every_form_that_sees_the_batch_is_known_to():

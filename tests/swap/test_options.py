@@ -53,6 +53,7 @@ def test_the_last_features_have_five_times_the_dropout_up_to_a_quarter(p, final)
         (None, ["stem", "head"]),
         ("st*", ["stem"]),
         (["head", "stem"], ["stem", "head"]),
+        ({"head", "stem"}, ["stem", "head"]),
         (lambda name, module: isinstance(module, nn.LayerNorm), ["head"]),
     ],
 )
@@ -77,6 +78,12 @@ def test_modules_selects_norms_by_pattern_or_predicate(modules, names):
 def test_a_selection_that_cannot_be_is_named(model, modules, words):
     with pytest.raises(ValueError, match=words), torch.no_grad():
         norms_to_swap(model, modules)
+
+
+def test_a_function_is_asked_once_for_each_norm():
+    asked = []
+    norms_to_swap(net(), lambda name, module: asked.append(name) or True)
+    assert asked == ["stem", "head"]
 
 
 def test_a_norm_of_unknown_form_may_be_left_out():
