@@ -8,12 +8,11 @@ from types import MethodType
 from torch import nn
 from torch.nn.utils import parametrize
 
-from knorm.swap.flow import Flow
-from knorm.swap.forms import Norm
+from knorm.swap.forms import HOOKS, Norm
+from knorm.swap.sources import Sources
 
 LEAVE_OUT = "leave it out with modules="
 WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def check_unwrapped(model: nn.Module) -> None:
@@ -31,7 +30,7 @@ def check_unwrapped(model: nn.Module) -> None:
 
 
 def check_replaceable(
-    model: nn.Module, norms: Iterable[Norm], edits: Mapping[str, nn.Module], flow: Flow
+    model: nn.Module, norms: Iterable[Norm], edits: Mapping[str, nn.Module], sources: Sources
 ) -> None:
     """Nothing hangs on the modules that go away but what their successors take over.
 
@@ -45,7 +44,7 @@ def check_replaceable(
             raise ValueError(f"{norm.place}: the {what} has hooks; remove them or {LEAVE_OUT}")
         if parametrize.is_parametrized(norm.module):
             raise ValueError(f"{norm.place}: the {what} is parametrized; {LEAVE_OUT}")
-        lost = flow.read.get(norm.name, set()) - set(dir(edits[norm.name]))
+        lost = sources.read(norm) - set(dir(edits[norm.name]))
         if lost:
             raise ValueError(
                 f"{norm.place}: another module's forward reads its {', '.join(sorted(lost))}, "

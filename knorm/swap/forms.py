@@ -108,6 +108,7 @@ FORMS: dict[tuple[str, str], Form] = {
 }
 
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 KNConv = KNConv1d | KNConv2d | KNConv3d
 TORCH_NORMS = nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm
 NORM_NAME = re.compile(r"[A-Za-z]\w*Norm(\dd)?")

@@ -12,6 +12,7 @@ from knorm.swap.layers import Gate, InstanceNorm, PositionNorm, ScaleShift, Thre
 from knorm.swap.options import MAX_GROUPS, SwapOptions
 from knorm.swap.report import STAYS, Row, describe
 
+MIN_VECTOR = 16
 LEFT_OUT = "left out by modules="
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -73,7 +74,7 @@ def _make(norm: Norm, options: SwapOptions, num_dims: int) -> nn.Module:
     if kind == "instance":
         return InstanceNorm(channels, **shared)
     if kind == "group":
-        shared["groups"] = options.groups or default_groups(channels)
+        shared["groups"] = options.groups or default_groups(channels, num_dims)
     if kind in ("batch", "sync_batch"):
         shared["momentum"] = getattr(norm.module, "momentum", 0.1)
     try:
@@ -90,9 +91,12 @@ def position_norm(norm: Norm, options: SwapOptions, dropout_p: float | None = No
     return make_norm("kernel", norm.channels or 1, dims=norm.form.num_dims, **settings)
 
 
-def default_groups(channels: int) -> int:
-    """The most groups up to 32 of at least two channels each; of one it would be instance norm."""
-    most = min(MAX_GROUPS, channels // 2)
+def default_groups(channels: int, num_dims: int = 2) -> int:
+    """The most groups up to 32 of at least two channels each; of one it would be instance norm.
+
+    In one dimension of at least 16: of two elements in a vector, each would become 1 or -1.
+    """
+    most = min(MAX_GROUPS, channels // (MIN_VECTOR if num_dims == 1 else 2))
     return next((n for n in range(most, 1, -1) if channels % n == 0), 1)
 
 

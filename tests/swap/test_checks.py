@@ -58,6 +58,14 @@ def functional(net, x):
     return F.batch_norm(net.conv(x), norm.running_mean, norm.running_var, training=net.training)
 
 
+def by_a_buffer(net, x):
+    return net.norm(net.conv(x)) * float(net.norm.running_var.mean())
+
+
+def in_evaluation(net, x):
+    return net.norm(net.conv(x)) if net.training else functional(net, x)
+
+
 class FSDPModule(nn.Module):
     """Stands for torch's, which needs processes."""
 
@@ -90,6 +98,8 @@ class Wrapped(FSDPModule):
         (lambda: held_by("call", lambda net: partial(torch.add, net.norm)), "norm: call holds it"),
         (lambda: held_by("hidden", unregistered), "norm: hidden holds it"),
         (lambda: Net(functional), "norm: another module's forward reads its .*running_mean"),
+        (lambda: Net(by_a_buffer), "norm: another module's forward reads its running_var"),
+        (lambda: Net(in_evaluation), "norm: another module's forward reads its .*running_mean"),
         (lambda: Wrapped(Net()), "the model itself: swap the net before FSDPModule takes it"),
     ],
 )

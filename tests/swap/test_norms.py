@@ -152,6 +152,13 @@ def test_the_default_groups_divide_and_hold_two_channels_or_more(channels, group
     assert default_groups(channels) == groups
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (24, 1), (48, 3), (64, 4), (1024, 32)])
+def test_a_group_of_a_vector_holds_16_channels_or_more(channels, groups):
+    for norm in (nn.BatchNorm1d(channels), nn.SyncBatchNorm(channels)):
+        net, _ = swap_norm(nn.Sequential(nn.Linear(3, channels), nn.ReLU(), norm), "group")
+        assert net[2].num_groups == groups
+
+
 def test_groups_that_do_not_divide_are_named_with_those_that_do():
     net = nn.Sequential(nn.BatchNorm2d(8), nn.BatchNorm2d(12))
     with pytest.raises(ValueError, match=r"1: groups=8 does not divide 12.*could be 1, 2, 4$"):
@@ -225,6 +232,16 @@ def test_a_norm_without_tensors_gets_the_device_and_type_of_what_stands_before_i
     net = nn.Sequential(like, nn.InstanceNorm2d(8)).to("meta", torch.bfloat16)
     swapped, _ = swap_norm(net, "group")
     assert {(p.device.type, p.dtype) for p in swapped.parameters()} == {("meta", torch.bfloat16)}
+
+
+@pytest.mark.parametrize("norm", [nn.SyncBatchNorm(8), nn.GroupNorm(2, 8)])
+def test_a_norm_behind_a_linear_layer_is_one_for_vectors_in_a_net_of_convolutions_too(norm):
+    start = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    net = nn.Sequential(*start, nn.Linear(4, 8), nn.ReLU(), norm)
+    swapped, _ = swap_norm(net, "batch")
+    assert type(swapped[6]) is nn.BatchNorm1d
+    with pytest.raises(ValueError, match=r"^6: norm 'local_context' is for 2 spatial dimensions"):
+        swap_norm(net, "local_context")
 
 
 def test_a_net_of_linear_layers_goes_to_group_norm_and_back():

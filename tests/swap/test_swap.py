@@ -67,8 +67,8 @@ def test_no_sample_sees_another(kind):
 
 @pytest.mark.parametrize("kind", ["group", "layer", "instance", "local_context", "kernel"])
 def test_a_swapped_net_that_is_swapped_again_gives_the_same_bits(kind):
-    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Unflatten(1, (8, 1, 1)))
-    net.extend([nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8)])
+    net = nn.Sequential(nn.Linear(4, 32), nn.BatchNorm1d(32), nn.Unflatten(1, (32, 1, 1)))
+    net.extend([nn.Conv2d(32, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8)])
     modules = "[46]" if kind == "local_context" else None
     swapped, _ = knorm.swap_norm(net.eval(), kind, modules=modules)
     again, report = knorm.swap_norm(swapped, kind, modules=modules)
@@ -120,3 +120,5 @@ def test_a_net_that_cannot_be_copied_is_one_clear_line(thing, inplace):
     net.thing = thing
     with pytest.raises(ValueError, match=r"the model \(Sequential\) cannot be copied: "):
         knorm.swap_norm(net, "group", inplace=inplace)
+    with pytest.raises(ValueError, match=r"^1.0 \(Sequential\) cannot be copied: "):
+        knorm.swap_norm(nn.Sequential(nn.ReLU(), nn.Sequential(net)), "group", inplace=inplace)
