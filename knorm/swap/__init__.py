@@ -69,6 +69,8 @@ def swap_norm(
         kind=kind, groups=groups, affine=affine, eps=eps, dropout_p=dropout_p,
         eval_stats=eval_stats, keep_affine=keep_affine, fold=fold,
     )  # fmt: skip
+    if not isinstance(inplace, bool):
+        raise ValueError(f"inplace takes True or False, got {inplace!r}")
     net = model if inplace else copied(model)
     plan = make_plan(net, norms_to_swap(net, modules), options)
     before = count_parameters(net)

@@ -188,7 +188,8 @@ def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor] | None:
 def standing_scale(norm: Norm, scale: Tensor, shift: Tensor) -> ScaleShift:
     """A batch norm as its scale and shift, where no layer before it can take them up."""
     dtype = norm.module.get_buffer("running_var").dtype
-    return ScaleShift(scale.to(dtype), shift.to(dtype))
+    learns = any(parameter.requires_grad for parameter in norm.module.parameters())
+    return ScaleShift(scale.to(dtype), shift.to(dtype), learns)
 
 
 def stays(norm: Norm, reason: str) -> Row:

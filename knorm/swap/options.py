@@ -50,12 +50,17 @@ class SwapOptions:
                 self._check_concerns(name, ("kernel",))
         if self.fold:
             self._check_concerns("fold", REMOVED)
-        if not self.affine and self.kind in REMOVED:
-            raise ValueError(f"affine=False concerns norms that stand, not kind {self.kind!r}")
+        if self.kind in REMOVED:
+            self._check_says_nothing_of_norms_that_stand()
         if self.eps is not None and self.kind == "none":
             raise ValueError("eps concerns norms, not kind 'none'")
         stats, eps = self.kernel_eval_stats, 1e-5 if self.eps is None else self.eps
         check_options(self.kernel_dropout_p, stats, eps)
+
+    def _check_says_nothing_of_norms_that_stand(self) -> None:
+        for name in ("affine", "keep_affine"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}=False concerns norms that stand, not kind {self.kind!r}")
 
     def _check_concerns(self, option: str, kinds: tuple[str, ...]) -> None:
         if self.kind not in kinds:

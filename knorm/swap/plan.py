@@ -193,15 +193,17 @@ def _normalize_before(
         new = position_norm(last, options, options.final_dropout_p)
     else:
         new = PositionNorm(**options.kernel_settings(last, options.final_dropout_p))
+    note = "normalizes the last features"
     name, _ = sources.flow.source(pool)
     giver = None if name is None else plan.edits.get(name, sources.model.get_submodule(name))
     if name is None or giver is None or next(giver.parameters(), None) is not None:
         name, giver = pool, sources.model.get_submodule(pool)
+        note += " (a pooling in its place would not)"
         parts = {"norm": new, "pool": giver}
     else:
         parts = {"norm": new} if isinstance(giver, nn.Identity) else {"layer": giver, "norm": new}
     whole = nn.Sequential(OrderedDict(parts)).train(giver.training)
-    note, row = "normalizes the last features", plan.rows.get(name)
+    row = plan.rows.get(name)
     if row is None:
         was, became = type(giver).__name__, describe(parts.values())
         row = Row(name, was, became, note=note, added=True)

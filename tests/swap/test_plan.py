@@ -75,8 +75,9 @@ def test_the_last_features_are_normalized_before_pooling():
 
 def test_where_a_layer_with_weights_gives_to_the_pooling_they_keep_their_names():
     net = nn.Sequential(*small_net()[:5], nn.PReLU(), nn.AdaptiveAvgPool2d(1))
-    swapped, _ = swap_norm(net, "kernel")
+    swapped, report = swap_norm(net, "kernel")
     assert type(swapped[5]) is nn.PReLU
+    assert report.rows[-1].note.endswith("(a pooling in its place would not)")
     norm, pool = swapped[6]
     assert (type(norm), type(pool)) == (knorm.KernelNorm2d, nn.AdaptiveAvgPool2d)
 
@@ -237,6 +238,13 @@ def test_behind_linear_layers_and_alone_scale_and_shift_stand():
         torch.testing.assert_close(swapped(x), net(x))
         assert [type(m) for m in swapped] == [ScaleShift, nn.Linear, ScaleShift]
         assert report.rows[1].note.startswith("stands alone: the Linear before it may give (N, L")
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_frozen_norm_that_stands_as_scale_and_shift_goes_on_not_learning(learns):
+    net = trained(nn.Sequential(nn.BatchNorm1d(6)), 8, 6).requires_grad_(learns)
+    swapped, _ = swap_norm(net, "none", fold=True)
+    assert {p.requires_grad for p in swapped.parameters()} == {learns}
 
 
 class ByMode(nn.Module):

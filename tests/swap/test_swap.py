@@ -108,6 +108,11 @@ def test_what_is_no_net_is_named():
         knorm.swap_norm("resnet18", "kernel")
 
 
+def test_inplace_takes_true_or_false():
+    with pytest.raises(ValueError, match="inplace takes True or False, got 'x'"):
+        knorm.swap_norm(small_net(), "group", inplace="x")
+
+
 def test_a_mistake_in_the_kind_is_named_first():
     with pytest.raises(ValueError, match="unknown norm 'kernal'; did you mean 'kernel'"):
         knorm.swap_norm(small_net(), "kernal")
