@@ -27,8 +27,8 @@ from torch import nn
 from benchmarks.report import publish
 from classification.config import Recipe, parse_recipe
 from classification.data import Batch, ImageData, load_data, training_windows
-from classification.runs import make_sampling, make_trainer
 from classification.task import Classification, make_model
+from classification.trainer import make_sampling, make_trainer
 from knorm.training.launch import start
 from knorm.training.loop import Trainer, Window, gradient_step, train_epoch
 from knorm.training.optim import make_optimizer

@@ -65,12 +65,12 @@ def judge(model: nn.Module, kind: str) -> Row:
     return row | {"status": "ok"}
 
 
-def fitting_input(model: nn.Module) -> Tensor:
-    """Two random images of the smallest size that the net takes as it is."""
+def fitting_input(model: nn.Module, count: int = 2) -> Tensor:
+    """Random images of the smallest size that the net takes as it is."""
     config = getattr(model, "default_cfg", {})
     channels, *_, own = config.get("input_size", (3, 224, 224))
     for size in (*SIZES, own):
-        x = torch.randn(2, channels, size, size)
+        x = torch.randn(count, channels, size, size)
         try:
             with torch.no_grad():
                 model(x)

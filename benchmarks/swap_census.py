@@ -10,31 +10,20 @@ same command goes on where it was stopped. OUT.md is made from OUT.csv and OUT.h
 one.
 """
 
-import csv
 import math
-import multiprocessing
-import os
 import sys
-import threading
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.apart import PROCESSES, Case, Table, judge_apart, run_cases
 from benchmarks.swap_case import answer
-from benchmarks.swap_nets import families, library_version, smallest_of_each
+from benchmarks.swap_nets import SMALLEST, chosen, families, library_version
 from knorm.choices import NORM_KINDS, check_name
 from knorm.training.compare import page
-from knorm.training.mistakes import (
-    OneLineParser,
-    UserMistakeError,
-    mistakes_of_the_user,
-    run_program,
-)
+from knorm.training.mistakes import OneLineParser, mistakes_of_the_user, run_program
 
 Row = Mapping[str, str]
 FIELDS = (
@@ -42,69 +31,13 @@ FIELDS = (
     "independent", "consistent", "again", "fold_change", "fold_change_double", "rounding",
     "parameters_before", "parameters_after", "seconds", "reason", "torch", "version",
 )  # fmt: skip
-SMALLEST = "smallest"
-PROCESSES = multiprocessing.get_context("forkserver")  # which imports the libraries once
 
 
-class Table:
-    """OUT.csv: rows are appended whole, by one thread at a time."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._lock = threading.Lock()
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(",".join(FIELDS) + "\n", encoding="utf-8")
-
-    def rows(self) -> list[dict[str, str]]:
-        """All rows so far."""
-        with self.path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """One more row, on the disk when this returns."""
-        with self._lock, self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, FIELDS, restval="", lineterminator="\n").writerow(row)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def judge_apart(library: str, name: str, kind: str, limit: float) -> dict[str, Any]:
-    """The row of `benchmarks.swap_case` from a process of its own, or how that ended."""
-    receiver, sender = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=answer, args=(sender, library, name, kind), daemon=True)
-    too_slow = {"status": "time limit", "reason": f"more than {limit:g} s"}
-    began = time.monotonic()
-    process.start()
-    sender.close()
-    try:
-        in_time = receiver.poll(limit)
-        row = receiver.recv() if in_time else too_slow
-    except EOFError:  # it ended without an answer
-        process.join()
-        row = {"status": "crashed", "reason": f"exit code {process.exitcode}"}
-    process.kill()
-    process.join()
-    reason = " ".join(str(row.get("reason", "")).split())[:300]
-    return row | {"reason": reason, "seconds": f"{time.monotonic() - began:.0f}"}
-
-
-def run_cases(cases: Iterable[tuple[str, str]], options: Any, known: Mapping[str, str]) -> None:
-    """Judge nets and kinds, several at once."""
-    table = Table(Path(f"{options.out}.csv"))
-    facts = {"library": options.library, "torch": torch.__version__}
-    facts["version"] = library_version(options.library)
-
-    def run(case: tuple[str, str]) -> None:
-        name, kind = case
-        row = judge_apart(options.library, name, kind, options.limit)
-        table.append(facts | {"model": name, "family": known[name], "kind": kind} | row)
-        print(f"{name} {kind}: {row['status']} {row['reason']}", flush=True)
-
-    there = {(row["library"], row["model"], row["kind"]) for row in table.rows()}
-    left = [case for case in cases if (options.library, *case) not in there]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(run, left))
+def judge(case: Case, known: Mapping[str, str], limit: float) -> dict[str, Any]:
+    """The row of a net and a kind."""
+    library, name = case["library"], case["model"]
+    facts = {"family": known[name], "torch": torch.__version__, "version": library_version(library)}
+    return facts | judge_apart(answer, case.values(), limit)
 
 
 def render(rows: Sequence[Row], head: str = "") -> str:
@@ -199,7 +132,7 @@ def main() -> None:
     parser = OneLineParser(prog="python -m benchmarks.swap_census", description=__doc__)
     parser.add_argument("--library", choices=("timm", "torchvision"), default="timm")
     parser.add_argument("--kinds", default="group,layer,instance,kernel,none")
-    parser.add_argument("--models", default="*", help=f"shell-style pattern, or {SMALLEST!r}")
+    parser.add_argument("--models", default="*", help=f"shell-style patterns, or {SMALLEST!r}")
     parser.add_argument("--jobs", type=int, default=1, help="nets at once")
     parser.add_argument("--limit", type=float, default=300, help="seconds for a net and a kind")
     parser.add_argument("--out", type=Path, required=True, help="OUT.csv and OUT.md are written")
@@ -209,14 +142,16 @@ def main() -> None:
         for kind in kinds:
             check_name("norm", kind, NORM_KINDS)
     known = families(options.library)
-    if options.models == SMALLEST:
-        names = smallest_of_each(options.library, known, Path(f"{options.out}.smallest.json"))
-    else:
-        names = [name for name in known if fnmatchcase(name, options.models)]
-    if not names:
-        raise UserMistakeError(f"--models: {options.library} has no net {options.models!r}")
+    record = Path(f"{options.out}.smallest.json")
+    names = chosen(options.library, options.models, known, record)
     PROCESSES.set_forkserver_preload(["benchmarks.swap_case", options.library])
-    run_cases([(name, kind) for name in names for kind in kinds], options, known)
+    cases = [
+        {"library": options.library, "model": name, "kind": kind}
+        for name in names
+        for kind in kinds
+    ]
+    table = Table(Path(f"{options.out}.csv"), FIELDS)
+    run_cases(cases, lambda case: judge(case, known, options.limit), table, options.jobs)
     text = page(options.out, render)
     Path(f"{options.out}.md").write_text(text, encoding="utf-8")
 

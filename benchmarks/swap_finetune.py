@@ -117,8 +117,9 @@ def render(rows: Sequence[Row], head: str = "") -> str:
         "test loss",
         "parameters",
     ]
+    spoken = "Mean ± standard deviation over the fine-tunings' seeds" if seeds[1:] else "One seed,"
     foot = (
-        f"Mean ± standard deviation over the fine-tunings' seeds {', '.join(seeds)}, last weights. "
+        f"{spoken} {', '.join(seeds)}; last weights. "
         f"{one['device']}, {one['processes']} process(es) of {one['threads']} thread(s), "
         f"torch {one['torch']}."
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -9,8 +10,10 @@ from torch import nn
 
 from knorm.swap.forms import find_norms
 from knorm.training.files import write_text
+from knorm.training.mistakes import UserMistakeError
 
 NUM_CLASSES = 5
+SMALLEST = "smallest"
 TEST_NETS = "test_"  # timm's names for nets that only serve its own tests
 
 
@@ -56,6 +59,20 @@ def families(library: str) -> dict[str, str]:
 def library_version(library: str) -> str:
     """Of timm or torchvision."""
     return __import__(library).__version__
+
+
+def chosen(library: str, models: str, known: Mapping[str, str], record: Path) -> list[str]:
+    """Names of the nets that shell-style patterns between commas, or `SMALLEST`, ask for, in order.
+
+    Raises:
+        UserMistakeError: there are none.
+    """
+    if models == SMALLEST:
+        return smallest_of_each(library, known, record)
+    names = [name for pattern in models.split(",") for name in known if fnmatchcase(name, pattern)]
+    if not names:
+        raise UserMistakeError(f"--models: {library} has no net {models!r}")
+    return list(dict.fromkeys(names))
 
 
 def smallest_of_each(library: str, known: Mapping[str, str], record: Path) -> list[str]:

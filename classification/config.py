@@ -8,14 +8,16 @@ from typing import Any, TypeVar
 from classification.augment_config import Augment
 from classification.data_config import Data
 from knorm.choices import SWAP_OPTIONS, TIMM, NormKind, Stats, check_name, model_names
-from knorm.training.config import parse, to_yaml
+from knorm.training.config import parse, to_yaml, with_files
 from knorm.training.folder import CONFIG, checked, with_resumed_config
-from knorm.training.mistakes import check_range
+from knorm.training.mistakes import UserMistakeError, check_range
+from knorm.training.recipes import read_recipe, read_yaml
 from knorm.training.schedule import Schedule
 from knorm.training.settings import Keep, Launch, Optim, check_trackers
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
+PRIVACY, PRIVATE = "privacy", "python -m privacy.train"  # a section, and whose it is
 MOST_EPOCHS, MOST_COUNT, MOST_DECAY = 10**6, 10**7, 0.9999999
 MOST_RATES = 64  # halvings, after which a rate is none any more
 
@@ -163,6 +165,14 @@ class Search(Recipe):
             )
 
 
+@dataclass(kw_only=True)
+class PrivateRun(Recipe):
+    """What a private run was made of: to be evaluated, never to be trained from here."""
+
+    privacy: dict[str, Any]
+    """its section of that name"""
+
+
 def parse_recipe(
     argv: Sequence[str],
     cls: type[AnyRecipe] = Recipe,
@@ -171,7 +181,26 @@ def parse_recipe(
 ) -> AnyRecipe:
     """The recipe, or a kind of it, that the command line asks for; `about` introduces --help."""
     argv = with_resumed_config(argv)
+    refuse_private(argv)
     return parse(cls, argv, prog=prog, about=about, recipes=RECIPES, default=DEFAULT_RECIPE)
+
+
+def refuse_private(argv: Sequence[str]) -> None:
+    """Raise `UserMistakeError` for settings of a private run, which would train plainly here."""
+    for word in with_files(argv, RECIPES, DEFAULT_RECIPE):
+        name, _, value = word.partition("=")
+        if name.split(".")[0] == f"--{PRIVACY}":
+            raise UserMistakeError(f"{name} is for {PRIVATE}; here nothing keeps a guarantee")
+        if name == "--config" and is_private(read_recipe(Path(value))):
+            raise UserMistakeError(
+                f"{value} is of a private run; train it with {PRIVATE}, for here nothing keeps "
+                "its guarantee"
+            )
+
+
+def is_private(settings: Any) -> bool:
+    """Whether they are those of a private run."""
+    return isinstance(settings, dict) and PRIVACY in settings
 
 
 def settings_of(recipe: Recipe) -> str:
@@ -181,4 +210,6 @@ def settings_of(recipe: Recipe) -> str:
 
 def load_recipe(run_dir: Path) -> Recipe:
     """The recipe that a run has written into its folder."""
-    return parse_recipe([f"--config={checked(run_dir) / CONFIG}"])
+    file = checked(run_dir) / CONFIG
+    cls = PrivateRun if is_private(read_yaml(file)) else Recipe
+    return parse(cls, [f"--config={file}"], prog="", recipes=RECIPES, default=DEFAULT_RECIPE)

@@ -16,15 +16,16 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from classification.config import Recipe
-from classification.data import ImageData, training_windows
+from classification.data import ImageData
 from classification.evaluation import evaluate_split
 from classification.outcome import plan
-from classification.runs import facts_of, make_sampling, make_trainer, parent_of
+from classification.runs import facts_of, parent_of
 from classification.task import Classification
+from classification.trainer import PLAIN, Steps, Way
 from classification.weights import first_weights
 from knorm.training.cost import count_macs
 from knorm.training.folder import LAST
-from knorm.training.loop import Trainer, gradient_step, train_epoch
+from knorm.training.loop import Trainer, train_epoch
 from knorm.training.mistakes import OneRankMistakeError
 from knorm.training.progress import Progress
 from knorm.training.run import Run
@@ -35,32 +36,31 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60
 
 
-def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator) -> None:
+def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator, way: Way = PLAIN) -> None:
     """Print the plan, try everything, print what it costs; keep nothing."""
     say = accelerator.print
-    trainer = make_trainer(recipe, data, accelerator, first_weights(recipe))
+    trainer = way.make_trainer(recipe, data, accelerator, first_weights(recipe))
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     say(plan(recipe, trainer, data, "nothing is kept, this is a dry run"))
     image = data.splits["test"].images(torch.zeros(1, dtype=torch.long))
     macs = count_macs(trainer.net, data.inputs(image.to(accelerator.device)))
     say(f"MACs   {macs / 1e6:,.1f} million per image in the forward pass")
-    say(f"curve  {curve(trainer, recipe.epochs)}  learning rate over {recipe.epochs} epochs")
-    per_step = try_training(recipe, trainer, data, task)
-    per_image = try_evaluation(recipe, trainer, data, task)
+    say(f"curve  {curve(trainer)}  learning rate over {trainer.epochs} epochs")
     with passing_folder(recipe, accelerator) as folder:
         run = Run(folder, accelerator, facts_of(recipe, data))
+        per_step = try_training(trainer, way.begin(recipe, run, trainer, data, task))
+        per_image = try_evaluation(recipe, trainer, data, task)
         run.save(LAST, trainer)
         accelerator.wait_for_everyone()
         num_bytes = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
-        again = make_trainer(recipe, data, accelerator)
+        again = way.make_trainer(recipe, data, accelerator, None)
         run.resume(again)
         check_equal(trainer, again)
-    kept = recipe.epochs // recipe.keep.every if recipe.keep.every else 0
+    kept = trainer.epochs // recipe.keep.every if recipe.keep.every else 0
     most = recipe.seeds * (3 + kept) * num_bytes
     say(f"disk   {most / 2**20:,.0f} MiB at most, {num_bytes / 2**20:,.1f} a save")
-    steps = recipe.epochs * trainer.steps_per_epoch
-    num_evaluated = recipe.epochs * num_images(data, "val") + 2 * num_images(data, "test")
-    seconds = round(recipe.seeds * (steps * per_step + num_evaluated * per_image))
+    num_evaluated = trainer.epochs * num_images(data, "val") + 2 * num_images(data, "test")
+    seconds = round(recipe.seeds * (trainer.steps * per_step + num_evaluated * per_image))
     runs = f"{recipe.seeds} runs, " if recipe.seeds > 1 else ""
     say(f"time   {runs}about {timedelta(seconds=seconds)}, {1000 * per_step:,.0f} ms a step")
     say("dry run passed: trained, evaluated, saved, resumed")
@@ -93,16 +93,14 @@ def num_images(data: ImageData, split: str) -> int:
     return len(data.labels(split)) if split in data.splits else 0
 
 
-def try_training(recipe: Recipe, trainer: Trainer, data: ImageData, task: Classification) -> float:
+def try_training(trainer: Trainer, steps: Steps) -> float:
     """A few steps; seconds of one after the first."""
-    step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
-    windows = training_windows(data, recipe.augment, make_sampling(recipe, data), 1)
     progress = Progress(epochs=1, steps=STEPS, unit="img", enabled=False)
     ends: list[float] = []
     train_epoch(
         trainer,
-        islice(windows, STEPS),
-        step,
+        islice(steps.windows(1, 0), STEPS),
+        steps.step,
         progress,
         lambda: ends.append(time.perf_counter()),
     )
@@ -132,10 +130,9 @@ def check_equal(one: Trainer, other: Trainer) -> None:
                 raise RuntimeError(f"{name} did not come back from the checkpoint as it was")
 
 
-def curve(trainer: Trainer, epochs: int) -> str:
+def curve(trainer: Trainer) -> str:
     """The learning rate over the run as a line of blocks."""
-    steps = epochs * trainer.steps_per_epoch
-    width = min(CURVE_WIDTH, steps)
-    rates = [trainer.rate_at(place * steps // width) for place in range(width)]
+    width = min(CURVE_WIDTH, trainer.steps)
+    rates = [trainer.rate_at(place * trainer.steps // width) for place in range(width)]
     top = max(rates)
     return "".join(BLOCKS[min(7, int(8 * rate / top))] for rate in rates)

@@ -1,51 +1,38 @@
 """Training runs: what happens from a recipe to a run folder."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from copy import deepcopy
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from accelerate import Accelerator
 
 from classification.config import Recipe, settings_of
-from classification.data import (
-    Batch,
-    ImageData,
-    check_packages,
-    count_classes,
-    load_data,
-    training_windows,
-)
+from classification.data import ImageData, check_packages, count_classes, load_data
 from classification.evaluation import evaluate_split
 from classification.outcome import plan, result_of, test_numbers, write_beginning, write_outcome
 from classification.task import Classification, check_images, complete, make_model, score
-from classification.weights import Weights, first_weights
+from classification.trainer import PLAIN, Steps, Way
+from classification.weights import first_weights
 from knorm.training.cost import peak_memory
 from knorm.training.environment import describe_environment
 from knorm.training.folder import AUTO, COMMAND, CONFIG, ENVIRONMENT, read_result
 from knorm.training.interrupt import stop_on_signal
-from knorm.training.launch import check_launch, compiled, start, stays_on_cpu, world_size
-from knorm.training.loop import Step, Trainer, Window, gradient_step, train_epoch
+from knorm.training.launch import check_launch, start, stays_on_cpu, world_size
+from knorm.training.loop import Trainer, train_epoch
 from knorm.training.mistakes import (
     DivergedError,
     UserMistakeError,
     mistakes_of_the_user,
 )
-from knorm.training.optim import check_optimizer, make_optimizer
+from knorm.training.optim import check_optimizer
 from knorm.training.progress import SPEED, Progress
 from knorm.training.resume import Place, changed_surroundings, find_place
 from knorm.training.run import Run, command_line, open_folder, to_json
-from knorm.training.sampling import Sampling
-from knorm.training.schedule import fraction_at
 from knorm.training.state import check_resumable
-from knorm.training.study import write_seeds
 from knorm.training.track import start_tracking, track
 
 Result = dict[str, Any]
@@ -67,26 +54,36 @@ def carry_out(recipe: Recipe, argv: Sequence[str]) -> None:
 
 
 def train_seeds(
-    recipe: Recipe, place: Place, data: ImageData, accelerator: Accelerator, command: str
+    recipe: Recipe,
+    place: Place,
+    data: ImageData,
+    accelerator: Accelerator,
+    command: str,
+    way: Way = PLAIN,
 ) -> list[Result]:
     """The run, or one for every seed, in folders of a common one with the mean in it."""
     if recipe.seeds == 1:
-        return [train(recipe, place, data, accelerator, command)]
+        return [train(recipe, place, data, accelerator, command, way)]
     results = []
     with open_run_folder(recipe, place, accelerator, command) as folder:
         for seed in range(recipe.seed, recipe.seed + recipe.seeds):
             one = replace(recipe, seed=seed, seeds=1, run_dir=str(folder / f"seed-{seed}"))
             inner = find_place(AUTO, one.run_dir, folder, settings_of(one))
-            results.append(train(one, inner, data, accelerator, command))
+            results.append(train(one, inner, data, accelerator, command, way))
             accelerator.free_memory()
         if accelerator.is_main_process:
-            text = write_seeds(folder, results)
+            text = way.sum_up(folder, results)
             print(f"{text}\n{folder}", flush=True)
     return results
 
 
 def train(
-    recipe: Recipe, place: Place, data: ImageData, accelerator: Accelerator, command: str
+    recipe: Recipe,
+    place: Place,
+    data: ImageData,
+    accelerator: Accelerator,
+    command: str,
+    way: Way = PLAIN,
 ) -> Result:
     """One run, from its first step or from where it was stopped."""
     if place.finished and place.folder is not None:
@@ -96,10 +93,7 @@ def train(
     check_images(recipe.model, data)
     task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
     weights = None if place.saved else first_weights(recipe)
-    trainer = make_trainer(recipe, data, accelerator, weights)
-    sampling = make_sampling(recipe, data)
-    windows = partial(training_windows, data, recipe.augment, sampling)
-    step = gradient_step(trainer, task.loss, recipe.optim.clip_norm)
+    trainer = way.make_trainer(recipe, data, accelerator, weights)
     with open_run_folder(recipe, place, accelerator, command) as folder:
         run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
         if place.saved:
@@ -107,9 +101,11 @@ def train(
         else:
             write_beginning(recipe, run, weights)
         start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
-        fit(recipe, trainer, run, data, task, windows, step)
+        steps = way.begin(recipe, run, trainer, data, task)
+        fit(recipe, trainer, run, data, task, steps)
         tested, matrix = test_numbers(recipe, trainer, run, data, task)
         result = result_of(recipe, trainer, run, data, tested)
+        steps.end()
         write_outcome(run, result, matrix)
     return result
 
@@ -154,75 +150,6 @@ def parent_of(recipe: Recipe) -> Path:
     return Path("runs", recipe.name or "")
 
 
-def make_trainer(
-    recipe: Recipe, data: ImageData, accelerator: Accelerator, weights: Weights | None = None
-) -> Trainer:
-    """Net and optimizer on the device, and the rate of every step."""
-    with mistakes_of_the_user():
-        per_epoch = make_sampling(recipe, data).steps
-    net = make_net(recipe, data, weights)
-    ema = make_ema(recipe, net)
-    plain = None
-    if accelerator.distributed_type == DistributedType.FSDP:
-        if ema is not None:
-            raise UserMistakeError("ema_decay needs whole weights on every process, so no FSDP")
-        plain = deepcopy(net)
-    optimizer = make_optimizer(recipe.optim, net)
-    model, optimizer = accelerator.prepare(compiled(net, recipe.launch), optimizer)
-    steps = recipe.epochs * per_epoch
-    return Trainer(
-        accelerator=accelerator,
-        model=model,
-        optimizer=optimizer,
-        rate_at=rate_of(recipe, steps, per_epoch),
-        seed=recipe.seed,
-        steps_per_epoch=per_epoch,
-        steps=steps,
-        ema=ema,
-        ema_every=recipe.ema_every,
-        plain=plain,
-    )
-
-
-def make_net(recipe: Recipe, data: ImageData, weights: Weights | None = None) -> nn.Module:
-    """The net of the recipe for these data, on their device, with its first weights."""
-    net = make_model(
-        recipe.model,
-        num_classes=len(data.classes),
-        in_chans=recipe.data.facts.in_chans,
-        seed=recipe.seed,
-        weights=weights,
-    )
-    return net.to(data.accelerator.device).to(memory_format=data.memory_format)
-
-
-def make_ema(recipe: Recipe, net: nn.Module) -> AveragedModel | None:
-    """The moving average of the net's weights, where the recipe asks for one."""
-    if recipe.ema_decay is None:
-        return None
-    averaging = get_ema_multi_avg_fn(recipe.ema_decay)
-    return AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
-
-
-def rate_of(recipe: Recipe, steps: int, per_epoch: int) -> Callable[[int], float]:
-    """The learning rate of every step."""
-    schedule, peak = recipe.schedule, recipe.optim.lr
-    return lambda step: peak * fraction_at(schedule, step, steps=steps, steps_per_epoch=per_epoch)
-
-
-def make_sampling(recipe: Recipe, data: ImageData) -> Sampling:
-    """How the training set is cut into epochs, steps and passes."""
-    return Sampling(
-        num_samples=len(data.labels("train")),
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        drop_last=recipe.drop_last,
-        passes=recipe.accumulation,
-        repeats=recipe.augment.repeats,
-        together=2 if recipe.augment.mixes else 1,
-    )
-
-
 def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     """What a checkpoint says of its net and its data."""
     return {
@@ -260,13 +187,9 @@ def fit(
     run: Run,
     data: ImageData,
     task: Classification,
-    windows: Callable[[int, int], Iterator[Window[Batch]]],
-    step: Step[Batch],
+    steps: Steps,
 ) -> None:
-    """Train epoch by epoch; validate, record and save after each.
-
-    `windows` gives those of an epoch, counted from 1, from a step of it on, counted from 0.
-    """
+    """Train epoch by epoch; validate, record and save after each."""
     progress = Progress(
         epochs=trainer.epochs,
         steps=trainer.steps_per_epoch,
@@ -283,8 +206,10 @@ def fit(
     ):
         progress.print(plan(recipe, trainer, data, str(run.folder)))
         for epoch in range(trainer.current_epoch, trainer.epochs + 1):
-            left = windows(epoch, trainer.steps_into(epoch))
-            train = train_epoch(trainer, left, step, progress, lambda: run.after_step(trainer))
+            left = steps.windows(epoch, trainer.steps_into(epoch))
+            train = train_epoch(
+                trainer, left, steps.step, progress, lambda: run.after_step(trainer)
+            )
             if not math.isfinite(train.get("loss", 0.0)):
                 raise DivergedError(f"the loss left all bounds in epoch {epoch}: lower optim.lr")
             val = validate(recipe, trainer, data, task)

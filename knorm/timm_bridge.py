@@ -53,6 +53,8 @@ SHAPES = {
     "resnet50": (224, 7, "stem.unit.conv"),
     "resnet101": (224, 7, "stem.unit.conv"),
     "resnet152": (224, 7, "stem.unit.conv"),
+    "wide_resnet16_4": (32, 8, "stem.conv"),
+    "wide_resnet40_4": (32, 8, "stem.conv"),
 }
 SMALLEST = {"knresnet18": 96, "knresnet34": 96}
 """side of the smallest images of nets that do not take any"""

@@ -9,7 +9,6 @@ epsilon and noise rounded up, steps and sampling rate rounded down, so that what
 the budget, too. Neighbouring data sets differ by one image; batches are drawn, not shuffled.
 """
 
-import math
 import sys
 from argparse import ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from knorm.training.mistakes import (
     mistakes_of_the_user,
     run_program,
 )
-from privacy.budget import check_budget
+from privacy.budget import check_budget, delta_warning, steps_in
 
 ROUNDING = {  # of what is asked for, to the side that keeps the budget
     "epsilon": ROUND_CEILING,
@@ -42,12 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     answers, refusals = ask_all(asked, given)
     if not answers:
         raise UserMistakeError("; ".join(refusals.values()))
-    if options.num_samples and options.delta * options.num_samples >= 1:
-        print(
-            f"warning: delta {options.delta:g} is not below 1 / {options.num_samples} images: "
-            "publishing one image whole would be within it",
-            file=sys.stderr,
-        )
+    if options.num_samples and (line := delta_warning(options.delta, options.num_samples)):
+        print(f"warning: {line}", file=sys.stderr)
     print((as_json if options.json else as_table)(asked, given, answers, refusals))
 
 
@@ -65,7 +60,7 @@ def parse_options(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument("--batch_size", type=int, help="expected, in place of the sampling rate")
     parser.add_argument("--num_samples", type=int, help="images in the training set")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--epochs", type=fraction, help="in place of steps, rounded up to steps")
+    parser.add_argument("--epochs", type=fraction, help="in place of steps, as in privacy.train")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser.parse_args(argv)
 
@@ -91,7 +86,7 @@ def numbers_of(options: Namespace) -> dict[str, float]:
             raise ValueError("give --steps or --epochs, not both")
         if rate is None:
             raise ValueError("--epochs needs the sampling rate; ask with --steps")
-        steps = math.ceil(options.epochs / rate)
+        steps = steps_in(options.epochs, rate)
     numbers = {
         "delta": options.delta,
         "epsilon": options.epsilon,

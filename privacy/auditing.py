@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -9,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from classification.data import ImageData, load_data
-from classification.runs import facts_of, open_run_folder, prepare
+from classification.runs import facts_of, open_run_folder
 from classification.task import Classification, check_images
 from classification.weights import first_weights
 from knorm.training.launch import start
@@ -31,7 +32,18 @@ from privacy.canaries import (
     with_canaries,
 )
 from privacy.config import Audited
-from privacy.runs import cut_of, keys_of, make_trainer, mechanics_of, private_windows, proof_of
+from privacy.physical import physical_batch
+from privacy.runs import (
+    PrivateCut,
+    cut_of,
+    keys_of,
+    made_up,
+    make_trainer,
+    mechanics_of,
+    prepare,
+    private_windows,
+    proof_of,
+)
 from privacy.spending import Budget, budget_of
 from privacy.step import Mechanics, private_step
 from privacy.verdict import Attack, Report, in_words, judge, refutation
@@ -60,7 +72,7 @@ def audit(
     command: str,
 ) -> Report:
     """Train once with canaries in the data, attack, and write down what that shows."""
-    trainer = make_trainer(recipe, budget, data, accelerator, first_weights(recipe))
+    trainer = make_trainer(recipe, data, accelerator, first_weights(recipe), budget=budget)
     proof_of(recipe, trainer.net, data)
     with open_run_folder(recipe, place, accelerator, command) as folder:
         run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
@@ -76,6 +88,8 @@ def attacks_on(
 ) -> list[Attack]:
     """Train, and score every canary in every way."""
     task = Classification(recipe.loss, len(data.classes))
+    make_batch = partial(made_up, recipe, data)
+    size = physical_batch(recipe.privacy, run, trainer, task.loss, make_batch)
     secret, ledger = keys_of(recipe, budget, run, trainer)
     mechanics = mechanics_of(recipe, budget, secret, ledger)
     wanted, net = recipe.canaries, trainer.net
@@ -83,7 +97,10 @@ def attacks_on(
         data, secret, images=wanted.images, gradients=wanted.gradients, seed=recipe.seed
     )
     before = losses(net, canaries, data, task, recipe.eval_batch_size)
-    released = train(recipe, budget, trainer, with_canaries(data, canaries), task, mechanics)
+    crowd = with_canaries(data, canaries)
+    all_records = replace(budget, num_samples=len(crowd.labels("train")))  # at the recipe's rate
+    cut = cut_of(recipe, all_records, secret, size)
+    released = train(recipe, trainer, crowd, task, mechanics, cut)
     fallen = before - losses(net, canaries, data, task, recipe.eval_batch_size)
     if not np.isfinite(fallen).all():
         raise DivergedError("the loss left all bounds: lower optim.lr")
@@ -97,11 +114,11 @@ def attacks_on(
 
 def train(
     recipe: Audited,
-    budget: Budget,
     trainer: Trainer,
     data: ImageData,
     task: Classification,
     mechanics: Mechanics,
+    cut: PrivateCut,
 ) -> Tensor:
     """All steps of the recipe on data with canaries; what was released of the marks."""
     net = MarkedNet(trainer.net, recipe.canaries.gradients, LOUD * recipe.privacy.max_norm)
@@ -111,13 +128,11 @@ def train(
     quiet = replace(mechanics.privacy, train_metrics=False)  # canaries would be among the images
     loss_of = loss_with_canaries(task, recipe.canaries.gradients)
     step = private_step(trainer, loss_of, replace(mechanics, privacy=quiet))
-    crowd = replace(budget, num_samples=len(data.labels("train")))  # at the recipe's own rate
-    cut = cut_of(recipe, crowd, mechanics.secret)
     windows = chain.from_iterable(
         private_windows(trainer, data, recipe, cut, epoch, 0)
         for epoch in range(1, trainer.epochs + 1)
     )
     main = trainer.accelerator.is_main_process
-    with Progress(epochs=1, steps=budget.steps, unit="img", enabled=main) as progress:
+    with Progress(epochs=1, steps=trainer.steps, unit="img", enabled=main) as progress:
         train_epoch(trainer, windows, step, progress)
     return watch.released()

@@ -19,6 +19,26 @@ RANGES: dict[str, tuple[str, Callable[[Number], bool]]] = {
 }
 
 
+def steps_per_epoch(sampling_rate: Fraction) -> int:
+    """Steps that make up an epoch: as many as see every image about once."""
+    return max(1, round(1 / sampling_rate))
+
+
+def steps_in(epochs: Number, sampling_rate: Fraction) -> int:
+    """Steps in so many epochs, a part of a step rounded up."""
+    return math.ceil(epochs * steps_per_epoch(sampling_rate))
+
+
+def delta_warning(delta: float, num_images: int) -> str | None:
+    """A line where delta allows more than it should."""
+    if delta * num_images < 1:
+        return None
+    return (
+        f"delta {delta:g} is not below 1 / {num_images} images: publishing one image whole "
+        "would be within it"
+    )
+
+
 def check_budget(**values: Number) -> None:
     """Each of `values` is what a number of its name may be.
 

@@ -4,23 +4,29 @@ What such a report should hold follows Ponomareva et al., "How to DP-fy ML", JAI
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from knorm.training.environment import versions
+from knorm.training.files import write_text
 from knorm.training.run import Run, to_json
+from knorm.training.study import SUMMARY, write_seeds
+from privacy.budget import delta_warning
 from privacy.checks import Proof
 from privacy.config import PrivateRecipe
-from privacy.ledger import Ledger
+from privacy.ledger import Ledger, Mechanism
 from privacy.spending import Budget
+
+CARD = "privacy_card"
 
 NOT_COVERED = (
     "the test numbers, where training images are among the test images",
     "the choice of hyper-parameters, where it was made on these training images",
     "best weights and validation numbers: they look at the validation images, which the budget "
     "does not count",
-    "train.* numbers, batch sizes and times in metrics.jsonl, metrics.csv and curves.png",
+    "train.* numbers, batch sizes and times in metrics.jsonl, metrics.csv, curves.png and trackers",
     "optimizer state and secret.key in this folder: share weights, config and this card alone",
 )
 
@@ -29,19 +35,12 @@ def card_of(
     recipe: PrivateRecipe, budget: Budget, ledger: Ledger, proof: Proof | None
 ) -> dict[str, Any]:
     """The card's facts, as privacy_card.json holds them."""
-    epsilons = budget.epsilons(ledger.steps)
-    privacy = recipe.privacy
+    privacy, mechanism = recipe.privacy, ledger.mechanism
     return {
-        "guarantee": {
-            "epsilon": epsilons[privacy.accountant],
-            "delta": privacy.delta,
-            "accountant": privacy.accountant,
-            "unit": ledger.mechanism.unit,
-            "neighbours": ledger.mechanism.neighbours,
-        },
-        "epsilon_by_accountant": epsilons,
+        "guarantee": guarantee_of(budget, mechanism),
+        "epsilon_by_accountant": budget.epsilons(),
         "mechanism": {
-            "name": ledger.mechanism.mechanism,
+            "name": mechanism.mechanism,
             "sampling": "Poisson, every image by itself, one draw for all processes",
             "sampling_rate": str(budget.sampling_rate),
             "training_images": budget.num_samples,
@@ -49,18 +48,51 @@ def card_of(
             "max_norm": privacy.max_norm,
             "clipping": privacy.clipping,
             "views": privacy.views,
+            "trained": ", ".join(privacy.trained),
             "steps": ledger.steps,
         },
         "budget_asked_for": {"epsilon": privacy.epsilon, "steps": budget.steps},
+        "warnings": warnings_of(budget),
         "checked_before_training": "nothing" if proof is None else asdict(proof),
         "seeds": {
             "secret": "256 bits of the system's source key masks and noise (secret.key)",
             "secret_commitment": ledger.secret.commitment,
             "public_seed": f"{recipe.seed}: first weights, augmentation, dropout",
         },
-        "not_covered": list(NOT_COVERED),
+        "not_covered": [*NOT_COVERED, *not_covered_here(recipe)],
         "versions": versions(),
     }
+
+
+def guarantee_of(budget: Budget, mechanism: Mechanism) -> dict[str, Any]:
+    """What is claimed of a run."""
+    return {
+        "epsilon": budget.epsilon(),
+        "delta": budget.delta,
+        "accountant": budget.accountant,
+        "unit": mechanism.unit,
+        "neighbours": mechanism.neighbours,
+    }
+
+
+def warnings_of(budget: Budget) -> list[str]:
+    """What weakens the claim."""
+    line = delta_warning(budget.delta, budget.num_samples)
+    return [line] if line else []
+
+
+def not_covered_here(recipe: PrivateRecipe) -> list[str]:
+    """What this recipe does before or beside the private steps."""
+    begun = Path(recipe.model.weights).name if recipe.model.weights else None
+    given = {
+        f"the first weights, those of {begun}: what these cost, where they were trained on the "
+        "same images, adds up": begun,
+        "which images were kept for validation: the cut looks at all labels": (
+            recipe.data.val_fraction
+        ),
+        "which images data.limit left: the choice looks at all labels": recipe.data.limit,
+    }
+    return [thing for thing, is_so in given.items() if is_so]
 
 
 def write_card(
@@ -68,8 +100,30 @@ def write_card(
 ) -> None:
     """privacy_card.json and privacy_card.md."""
     card = card_of(recipe, budget, ledger, proof)
-    run.write("privacy_card.json", to_json(card, indent=2) + "\n")
-    run.write("privacy_card.md", in_words(card))
+    run.write(f"{CARD}.json", to_json(card, indent=2) + "\n")
+    run.write(f"{CARD}.md", in_words(card))
+
+
+def write_seeds_card(budget: Budget, folder: Path, results: Sequence[dict[str, Any]]) -> str:
+    """The numbers of several seeds, and what all of them cost together, if all are published."""
+    runs = len(results)
+    together = budget.epsilons(runs)
+    card = {
+        "runs": runs,
+        "guarantee_of_each": {"epsilon": budget.epsilon(), "delta": budget.delta},
+        "guarantee_of_all": {"epsilon": together[budget.accountant], "delta": budget.delta},
+        "accountant": budget.accountant,
+        "epsilon_of_all_by_accountant": together,
+    }
+    write_text(folder / f"{CARD}.json", to_json(card, indent=2) + "\n")
+    cost = (
+        f"Each run alone costs epsilon {in_digits(budget.epsilon())}; publishing all {runs}, or "
+        f"what was chosen or averaged from them, costs {in_digits(together[budget.accountant])} "
+        f"at delta {budget.delta:g} ({budget.accountant})."
+    )
+    text = f"{write_seeds(folder, results)}\n{cost}\n"
+    write_text(folder / SUMMARY, text)
+    return text
 
 
 def in_words(card: Mapping[str, Any]) -> str:
@@ -84,6 +138,7 @@ def in_words(card: Mapping[str, Any]) -> str:
         "| accountant | epsilon |",
         "| --- | --- |",
         *(f"| {name} | {in_digits(value)} |" for name, value in epsilons.items()),
+        *(f"\n**Warning**: {line}." for line in card["warnings"]),
         "",
         "| mechanism | |",
         "| --- | --- |",
@@ -125,6 +180,8 @@ def checked(proof: Any) -> str:
     )
 
 
-def in_digits(epsilon: float) -> str:
-    """Rounded up, as a bound must be."""
+def in_digits(epsilon: float | str) -> str:
+    """Rounded up, as a bound must be; the words of an accountant that refused."""
+    if isinstance(epsilon, str):
+        return epsilon
     return f"{math.ceil(epsilon * 1000) / 1000:g}" if math.isfinite(epsilon) else "infinite"

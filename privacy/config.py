@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from classification.config import Recipe
 from knorm.training.config import parse
@@ -18,6 +19,25 @@ FEWEST_CANARIES, MOST_CANARIES = 8, 10**6
 
 AccountantName = Literal["pld", "prv", "rdp"]
 ClippingName = Literal["flat", "per_layer", "automatic"]
+
+TAKEN: dict[str, tuple[tuple[Any, ...], str]] = {  # of an ordinary run's options, and why no more
+    "augment.mixup": ((0,), "mixes images, which no guarantee covers; set 0"),
+    "augment.cutmix": ((0,), "mixes images, which no guarantee covers; set 0"),
+    "augment.repeats": ((1,), "would count an image several times; use privacy.views"),
+    "accumulation": ((1,), "splits no private step; use privacy.physical_batch"),
+    "drop_last": ((True,), "means nothing: steps are drawn, there is no short one; set true"),
+    "optim.clip_norm": ((None,), "clips the sum; privacy.max_norm clips every image"),
+    "data.scaling": (
+        ("scale", "fixed"),
+        "tells mean and deviation of the training images, which no guarantee covers; use scale, "
+        "or fixed with public numbers",
+    ),
+    "launch.mixed_precision": (
+        ("no", "bf16"),
+        "scales losses, so that max_norm means something else; use bf16",
+    ),
+    "launch.compile": ((False,), "cannot follow the gradients of single images; set false"),
+}
 
 
 @dataclass(kw_only=True)
@@ -39,8 +59,11 @@ class Privacy:
     views: int = 1
     """augmented copies of an image whose mean gradient is clipped as one (augmentation
     multiplicity, arXiv:2204.13650)"""
-    physical_batch: int = 256
-    """images whose gradients are computed at once; memory only, no number depends on it"""
+    trained: list[str] = field(default_factory=lambda: ["*"])
+    """names of the parameters that are trained, * standing for any letters; others are frozen"""
+    physical_batch: int | None = None
+    """images, views counted, whose gradients are computed at once, a matter of memory; null: 256,
+    or the half, a quarter, ... that fits, see physical_batch.json of the run"""
     ghost: bool = True
     """norms without gradients for the layers where that is cheaper (mixed ghost clipping)"""
     accountant: AccountantName = "pld"
@@ -65,7 +88,10 @@ class Privacy:
             check_positive("privacy.steps", self.steps)
         check_positive("privacy.max_norm", self.max_norm)
         check_range("privacy.views", self.views, 1, MOST_VIEWS)
-        check_positive("privacy.physical_batch", self.physical_batch)
+        if self.physical_batch is not None:
+            check_positive("privacy.physical_batch", self.physical_batch)
+        if not self.trained:
+            raise ValueError("privacy.trained [] freezes the whole net; name what is trained")
 
 
 @dataclass(kw_only=True)
@@ -76,34 +102,14 @@ class PrivateRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_records()
-        for option, value in (("dry_run", self.dry_run), ("seeds", self.seeds != 1)):
-            if value:
-                raise ValueError(f"{option}: private runs do not have it yet; run one by one")
-        if self.launch.mixed_precision == "fp16":
-            raise ValueError(
-                "launch.mixed_precision fp16 scales losses, so that max_norm means something "
-                "else; use bf16"
-            )
+        self._check_options()
 
-    def _check_records(self) -> None:
-        """No option makes one image's gradient depend on another image."""
-        for name in ("mixup", "cutmix"):
-            if getattr(self.augment, name):
-                raise ValueError(f"augment.{name} mixes images, which no guarantee covers; set 0")
-        for name, value, instead in (
-            ("augment.repeats", self.augment.repeats, "privacy.views"),
-            ("accumulation", self.accumulation, "privacy.physical_batch"),
-        ):
-            if value != 1:
-                raise ValueError(f"{name} has another meaning in private runs; use {instead}")
-        if self.optim.clip_norm is not None:
-            raise ValueError("optim.clip_norm clips the sum; privacy.max_norm clips every image")
-        if self.data.scaling == "standard":
-            raise ValueError(
-                "data.scaling standard tells mean and deviation of the training images, which no "
-                "guarantee covers; use scale, or fixed with public numbers"
-            )
+    def _check_options(self) -> None:
+        """No option of ordinary runs is given that would void the guarantee, or do nothing."""
+        for name, (taken, why) in TAKEN.items():
+            value = attrgetter(name)(self)
+            if value not in taken:
+                raise ValueError(f"{name} {why} (got {value})")
 
     def sampling_rate(self, num_images: int) -> Fraction:
         """Probability with which an image is in a step: batch_size / num_images, exactly."""

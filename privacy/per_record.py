@@ -33,6 +33,9 @@ ANSWERS = {  # functions of a parameter that answer no tensor
     Tensor.type, Tensor.element_size, Tensor.get_device, torch.is_floating_point, torch.is_complex,
 }  # fmt: skip
 SPREADING = {Tensor.expand, Tensor.expand_as, Tensor.repeat, Tensor.broadcast_to}
+ELEMENTWISE = {
+    Tensor.add, Tensor.add_, Tensor.sub, Tensor.mul, Tensor.div, torch.add, torch.mul,
+}  # fmt: skip
 
 
 @dataclass
@@ -176,6 +179,21 @@ def spread(tape: Tape, func: Any, param: PerRecord, *sizes: Any, **options: Any)
     return copies.flatten(0, 1).clone()  # memory of its own: it is a parameter no more
 
 
+def elementwise(tape: Tape, func: Any, a: Any, b: Any, **options: Any) -> Any:
+    """Activations with what parameters gave for a whole batch: every record with its own part.
+
+    Such as positions that are computed for as many images as there are.
+    """
+    param, x = (a, b) if isinstance(a, PerRecord) else (b, a)
+    if not (isinstance(param, PerRecord) and tape.is_of_records(x)):
+        return NotImplemented
+    if param.dim() != x.dim() or param.shape[0] != x.shape[0]:
+        return NotImplemented
+    parts = param.copies.unflatten(1, (tape.count, -1))  # (N, N, views, ...)
+    own = parts.diagonal().movedim(-1, 0).flatten(0, 1)
+    return func(*(own if value is param else value for value in (a, b)), **options)
+
+
 class Recorder(nn.Module):
     """A net whose forward passes are recorded on a tape while there is one.
 
@@ -199,15 +217,16 @@ class Recorder(nn.Module):
         if self.tape is None:
             return self.net(*args, **kwargs)
         args, kwargs = tree_map(traced, (args, kwargs))
-        own: dict[str, Tensor] = {
-            name: PerRecord.of(copies, self.tape) for name, copies in self.tape.copies.items()
-        }
-        return functional_call(self.net, own, args, kwargs)
+        copies = self.tape.copies.items()
+        records = {name: PerRecord.of(values, self.tape) for name, values in copies}
+        own: dict[str, Any] = {place: records[name] for place, name in places(self.net).items()}
+        return functional_call(self.net, own, args, kwargs, tie_weights=False)
 
     @contextmanager
     def recording(self, count: int):
         """Around forward and backward pass of `count` records; yields the tape."""
-        tape = Tape(count, self.rules | dict.fromkeys(SPREADING, spread), self.thin)
+        known = dict.fromkeys(SPREADING, spread) | dict.fromkeys(ELEMENTWISE, elementwise)
+        tape = Tape(count, self.rules | known, self.thin)
         for name, parameter in trainable(self.net):
             tape.parameters.add(parameter.untyped_storage().data_ptr())
             copies = parameter.detach().expand(count, *parameter.shape)
@@ -244,6 +263,23 @@ def together(parts: list[Contribution], copies: Tensor) -> Contribution:
     if not parts:  # it had no part in the loss
         return Samples(copies.new_zeros(()).expand(copies.shape))
     return Samples(torch.stack([part.samples() for part in parts]).sum(0))
+
+
+def places(net: nn.Module) -> dict[str, str]:
+    """Every place of a trained parameter, each once however many names its module has.
+
+    `functional_call` does not put parameters back in a module that it visits under two names.
+
+    Returns:
+        a name of the place -> the name of the parameter in `trainable`.
+    """
+    names = {id(parameter): name for name, parameter in trainable(net)}
+    return {
+        place: names[id(parameter)]
+        for prefix, module in net.named_modules()
+        for place, parameter in module.named_parameters(prefix, False, False)
+        if id(parameter) in names
+    }
 
 
 def trainable(net: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:

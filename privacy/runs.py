@@ -1,47 +1,42 @@
 """Private runs: what happens from a recipe to a run folder with its ledger and its card."""
 
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from classification import runs
 from classification.data import Batch, ImageData, load_data, training_windows
-from classification.outcome import result_of, test_numbers, write_beginning, write_outcome
-from classification.runs import (
-    facts_of,
-    fit,
-    make_ema,
-    make_net,
-    open_run_folder,
-    prepare,
-    rate_of,
-)
+from classification.rehearsal import rehearse
+from classification.runs import train_seeds
 from classification.task import Classification, check_images
-from classification.weights import Weights, first_weights
-from knorm.training.launch import start
+from classification.trainer import Steps, Way, make_ema, make_net, rate_of
+from classification.weights import Weights
+from knorm.choices import nearest
+from knorm.training.launch import command_hint, flag, start, world_size
 from knorm.training.loop import Trainer, Window
-from knorm.training.mistakes import mistakes_of_the_user
+from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user
 from knorm.training.optim import make_optimizer
 from knorm.training.resume import Place
 from knorm.training.run import Run, command_line
 from knorm.training.sampling import Share
-from knorm.training.track import start_tracking
-from privacy.card import write_card
-from privacy.checks import Proof, prove
+from privacy.card import in_digits, warnings_of, write_card, write_seeds_card
+from privacy.checks import Proof, prove, refuse_batch_statistics
 from privacy.config import PrivateRecipe
 from privacy.ledger import FILE as LEDGER
 from privacy.ledger import Ledger, Mechanism
+from privacy.physical import physical_batch
 from privacy.sampler import PoissonSampling, chunks
 from privacy.secret import FILE as KEY
 from privacy.secret import Secret, of_run
 from privacy.spending import Budget, budget_of
 from privacy.step import Mechanics, private_step
 
-Result = dict[str, Any]
 UNIT = "one training image"
 
 
@@ -80,50 +75,87 @@ def carry_out(recipe: PrivateRecipe, argv: Sequence[str]) -> None:
     data = load_data(recipe, accelerator)
     with mistakes_of_the_user():
         budget = budget_of(recipe, len(data.labels("train")))
-    train(recipe, budget, place, data, accelerator, command_line("privacy.train", argv))
+    tell(recipe, budget, accelerator)
+    check_images(recipe.model, data)
+    way = private_way(budget, proof_of(recipe, private_net(recipe, data), data))
+    if recipe.dry_run:
+        rehearse(recipe, data, accelerator, way)
+    else:
+        command = command_line("privacy.train", argv)
+        train_seeds(recipe, place, data, accelerator, command, way)
     accelerator.end_training()
 
 
-def train(
+def prepare(recipe: PrivateRecipe) -> Place:
+    """`classification.runs.prepare`, and that every process has the whole net."""
+    if flag("ACCELERATE_USE_FSDP"):
+        raise UserMistakeError(
+            "the launcher asks for FSDP, but a private step needs the whole net on every process; "
+            + command_hint(world_size())
+        )
+    return runs.prepare(recipe)
+
+
+def tell(recipe: PrivateRecipe, budget: Budget, accelerator: Accelerator) -> None:
+    """What the run, or all of its seeds, will cost, and what is doubtful about it."""
+    if not accelerator.is_main_process:
+        return
+    for line in warnings_of(budget):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    together = ""
+    if recipe.seeds > 1:
+        cost = budget.epsilons(recipe.seeds)[budget.accountant]
+        together = f", all {recipe.seeds} runs together {in_digits(cost)},"
+    print(
+        f"cost   epsilon {in_digits(budget.epsilon())}{together} at delta {budget.delta:g} "
+        f"({budget.accountant})  noise {budget.noise_multiplier:g}  sampling rate "
+        f"{budget.sampling_rate}  {budget.steps} steps",
+        flush=True,
+    )
+
+
+def private_way(budget: Budget, proof: Proof | None) -> Way:
+    """How runs step within a budget."""
+    return Way(
+        partial(make_trainer, budget=budget),
+        partial(private_steps, budget=budget, proof=proof),
+        partial(write_seeds_card, budget),
+    )
+
+
+def private_steps(
     recipe: PrivateRecipe,
-    budget: Budget,
-    place: Place,
+    run: Run,
+    trainer: Trainer,
     data: ImageData,
-    accelerator: Accelerator,
-    command: str,
-) -> Result | None:
-    """One run, from its first step or from where it was stopped."""
-    if place.finished:
-        accelerator.print(f"{place.folder} is finished already")
-        return None
-    check_images(recipe.model, data)
-    task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
-    weights = None if place.saved else first_weights(recipe)
-    trainer = make_trainer(recipe, budget, data, accelerator, weights)
-    proof = proof_of(recipe, trainer.net, data)
-    with open_run_folder(recipe, place, accelerator, command) as folder:
-        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
-        if place.saved:
-            run.resume(trainer)
-        else:
-            write_beginning(recipe, run, weights)
-        secret, ledger = keys_of(recipe, budget, run, trainer)
-        start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
-        mechanics = mechanics_of(recipe, budget, secret, ledger)
-        step = private_step(trainer, task.loss, mechanics)
-        windows = partial(private_windows, trainer, data, recipe, cut_of(recipe, budget, secret))
-        fit(recipe, trainer, run, data, task, windows, step)
-        tested, matrix = test_numbers(recipe, trainer, run, data, task)
-        result = result_of(recipe, trainer, run, data, tested)
-        write_outcome(run, result, matrix)
+    task: Classification,
+    *,
+    budget: Budget,
+    proof: Proof | None,
+) -> Steps:
+    """Private steps on Poisson samples; at the end of the run its card."""
+    size = physical_batch(recipe.privacy, run, trainer, task.loss, partial(made_up, recipe, data))
+    secret, ledger = keys_of(recipe, budget, run, trainer)
+    cut = cut_of(recipe, budget, secret, size)
+
+    def end() -> None:
         if ledger is not None:
             write_card(run, recipe, budget, ledger, proof)
-    return result
+
+    return Steps(
+        partial(private_windows, trainer, data, recipe, cut),
+        private_step(trainer, task.loss, mechanics_of(recipe, budget, secret, ledger)),
+        end,
+    )
 
 
 def proof_of(recipe: PrivateRecipe, net: nn.Module, data: ImageData) -> Proof | None:
-    """What the checks before training measured; None where the recipe leaves them out."""
+    """What the checks before training measured; None where the recipe leaves them out.
+
+    Norms over the batch are refused all the same: what one image can do would have no bound.
+    """
     if not recipe.privacy.checks:
+        refuse_batch_statistics(net)
         return None
     loss_of = Classification(recipe.loss, len(data.classes)).loss
     return prove(net, loss_of, partial(made_up, recipe, data), recipe.privacy)
@@ -142,7 +174,9 @@ def mechanics_of(
     )
 
 
-def cut_of(recipe: PrivateRecipe, budget: Budget, secret: Secret) -> PrivateCut:
+def cut_of(
+    recipe: PrivateRecipe, budget: Budget, secret: Secret, physical_batch: int
+) -> PrivateCut:
     """Which images make up which step."""
     sampling = PoissonSampling(
         num_samples=budget.num_samples,
@@ -150,18 +184,43 @@ def cut_of(recipe: PrivateRecipe, budget: Budget, secret: Secret) -> PrivateCut:
         steps=budget.steps,
         secret=secret,
     )
-    return PrivateCut(sampling, recipe.privacy.views, recipe.privacy.physical_batch, recipe.seed)
+    return PrivateCut(sampling, recipe.privacy.views, physical_batch, recipe.seed)
+
+
+def private_net(
+    recipe: PrivateRecipe, data: ImageData, weights: Weights | None = None
+) -> nn.Module:
+    """The net with its first weights, all but `privacy.trained` frozen.
+
+    Raises:
+        UserMistakeError: a name of `privacy.trained` is that of no parameter.
+    """
+    net = make_net(recipe, data, weights)
+    names, trained = [name for name, _ in net.named_parameters()], set[str]()
+    for pattern in recipe.privacy.trained:
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            raise UserMistakeError(
+                f"privacy.trained: {recipe.model.name} has no parameter {pattern}"
+                f"{nearest(pattern, names)}"
+            )
+        trained.update(found)
+    for name, parameter in net.named_parameters():
+        if name not in trained:
+            parameter.requires_grad_(False)
+    return net
 
 
 def make_trainer(
     recipe: PrivateRecipe,
-    budget: Budget,
     data: ImageData,
     accelerator: Accelerator,
     weights: Weights | None,
+    *,
+    budget: Budget,
 ) -> Trainer:
     """Net and plain optimizer; Accelerate wraps neither, for it would step rank by rank."""
-    net = make_net(recipe, data, weights)
+    net = private_net(recipe, data, weights)
     return Trainer(
         accelerator=accelerator,
         model=net,

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import get_args
 
 from privacy import accounting
+from privacy.budget import steps_in, steps_per_epoch
 from privacy.config import AccountantName, PrivateRecipe
 
 DECIMALS = 4  # of calibrated noise, rounded up: the same digits whatever the libraries' versions
@@ -23,20 +24,33 @@ class Budget:
     steps_per_epoch: int
     """steps after which there is an evaluation: about as many as see every image once"""
     delta: float
+    accountant: AccountantName
+    """whose epsilon is claimed"""
 
-    def epsilon(self, accountant: AccountantName, steps: int | None = None) -> float:
-        """What all steps cost, or the first few."""
-        return accounting.epsilon(
-            accountant,
-            sampling_rate=float(self.sampling_rate),
-            noise_multiplier=self.noise_multiplier,
-            steps=self.steps if steps is None else steps,
-            delta=self.delta,
-        )
+    def epsilon(self, runs: int = 1) -> float:
+        """What is claimed for all steps of so many runs; ValueError where it cannot be told."""
+        return _epsilon(self.accountant, self, runs)
 
-    def epsilons(self, steps: int | None = None) -> dict[str, float]:
-        """The same by each accountant."""
-        return {name: self.epsilon(name, steps) for name in get_args(AccountantName)}
+    def epsilons(self, runs: int = 1) -> dict[str, float | str]:
+        """The same by each accountant, or why one refuses."""
+        found: dict[str, float | str] = {}
+        for name in get_args(AccountantName):
+            try:
+                found[name] = _epsilon(name, self, runs)
+            except ValueError as error:
+                found[name] = str(error)
+        return found
+
+
+@lru_cache(maxsize=16)
+def _epsilon(accountant: AccountantName, budget: Budget, runs: int) -> float:
+    return accounting.epsilon(
+        accountant,
+        sampling_rate=float(budget.sampling_rate),
+        noise_multiplier=budget.noise_multiplier,
+        steps=budget.steps * runs,
+        delta=budget.delta,
+    )
 
 
 @lru_cache(maxsize=8)
@@ -58,31 +72,33 @@ def budget_of(recipe: PrivateRecipe, num_images: int) -> Budget:
     """The budget of a recipe for so many training images.
 
     Raises:
-        ValueError: it cannot be kept, or the batch is larger than the data set.
+        ValueError: it cannot be kept or not be told, or the batch is larger than the data set.
     """
     privacy = recipe.privacy
     rate = recipe.sampling_rate(num_images)
-    per_epoch = max(1, round(1 / rate))
-    steps, noise = steps_of(recipe, per_epoch), privacy.noise_multiplier
+    steps, noise = steps_of(recipe, rate), privacy.noise_multiplier
     if noise is None:
         assert privacy.epsilon is not None
         noise = _noise(privacy.accountant, privacy.epsilon, privacy.delta, rate, steps)
     elif privacy.epsilon is not None:
         most = _steps(privacy.accountant, privacy.epsilon, privacy.delta, rate, noise)
         steps = min(steps, most)
-    return Budget(
+    budget = Budget(
         num_samples=num_images,
         sampling_rate=rate,
         noise_multiplier=noise,
         steps=steps,
-        steps_per_epoch=per_epoch,
+        steps_per_epoch=steps_per_epoch(rate),
         delta=privacy.delta,
+        accountant=privacy.accountant,
     )
+    budget.epsilon()  # what cannot be claimed at the end is refused at the beginning
+    return budget
 
 
-def steps_of(recipe: PrivateRecipe, per_epoch: int) -> int:
+def steps_of(recipe: PrivateRecipe, rate: Fraction) -> int:
     """Steps that the recipe asks for, as epochs or by their number."""
-    in_epochs = recipe.epochs * per_epoch
+    in_epochs = steps_in(recipe.epochs, rate)
     steps = recipe.privacy.steps or in_epochs
     if steps > in_epochs:
         raise ValueError(

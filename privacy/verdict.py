@@ -38,7 +38,7 @@ def judge(recipe: Audited, budget: Budget, attacks: Sequence[Attack]) -> Report:
     rows = [row_of(attack, share, privacy.delta) for attack in attacks]
     return {
         "claimed": {
-            "epsilon": budget.epsilon(privacy.accountant),
+            "epsilon": budget.epsilon(),
             "delta": privacy.delta,
             "accountant": privacy.accountant,
         },

@@ -10,7 +10,9 @@ from benchmarks import (
     eval_statistics,
     kill_and_resume,
     loader,
+    per_record_census,
     swap_census,
+    swap_finetune,
     training_step,
 )
 from benchmarks.report import republished
@@ -26,7 +28,9 @@ TABLES = {
     "kill-and-resume-1": partial(republished, kill_and_resume.render),
     "kill-and-resume-2": partial(republished, kill_and_resume.render),
     "loader": partial(republished, loader.render),
+    "per-record-census": lambda out: compare.page(out, per_record_census.render),
     "swap-census": lambda out: compare.page(out, swap_census.render),
+    "swap-finetune": lambda out: compare.page(out, swap_finetune.render),
     "training-step": partial(republished, training_step.render),
 }
 

@@ -19,7 +19,7 @@ from knorm.training.recipes import RecipeInfo, find_recipe, list_recipes, recipe
 from knorm.training.tables import columns
 
 CHECKOUT = Path(__file__).parents[2]
-PIPELINES = ("classification",)
+PIPELINES = ("classification", "privacy")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,29 +29,36 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("pattern", nargs="?", default="*", help="a name, or shell-style")
     pattern = parser.parse_args(argv).pattern
-    folders = [place for name in PIPELINES if (place := CHECKOUT / name / "recipes").is_dir()]
+    folders = {name: place for name in PIPELINES if (place := CHECKOUT / name / "recipes").is_dir()}
     if not folders:
         raise UserMistakeError(
             "recipes belong to the pipelines, which are not installed: work in a checkout"
         )
-    found = {name: (folder, info) for folder in folders for name, info in list_of(folder)}
-    if pattern in found:
-        print(show(pattern, *found[pattern]))
+    found = {pipeline: list_recipes(folder) for pipeline, folder in folders.items()}
+    exact = {name: recipes[pattern] for name, recipes in found.items() if pattern in recipes}
+    if exact:
+        texts = [show(name, pattern, folders[name], info) for name, info in exact.items()]
+        print("\n\n".join(texts))
         return
+    matching = {name: matches(pattern, recipes) for name, recipes in found.items()}
+    if not any(matching.values()):
+        known = {name for recipes in found.values() for name in recipes}
+        raise UserMistakeError(f"no recipe matches {pattern!r}{nearest(pattern, sorted(known))}")
+    tables = [f"{command(name)}\n\n{table(rows)}" for name, rows in matching.items() if rows]
+    print("\n\n".join(tables))
+
+
+def command(pipeline: str) -> str:
+    """What trains a recipe of a pipeline."""
+    return f"python -m {pipeline}.train --config RECIPE"
+
+
+def matches(pattern: str, recipes: dict[str, RecipeInfo]) -> dict[str, RecipeInfo]:
+    """Those of that name, shell-style, or rows of the study of that name."""
     patterns = (pattern, f"{pattern}/*")
-    matching = {
-        name: info
-        for name, (_, info) in found.items()
-        if any(fnmatch(name, one) for one in patterns)
+    return {
+        name: info for name, info in recipes.items() if any(fnmatch(name, one) for one in patterns)
     }
-    if not matching:
-        raise UserMistakeError(f"no recipe matches {pattern!r}{nearest(pattern, found)}")
-    print(table(matching))
-
-
-def list_of(folder: Path) -> list[tuple[str, RecipeInfo]]:
-    """Names and descriptions of a pipeline's recipes."""
-    return list(list_recipes(folder).items())
 
 
 def table(recipes: dict[str, RecipeInfo]) -> str:
@@ -68,9 +75,9 @@ def table(recipes: dict[str, RecipeInfo]) -> str:
     return "\n\n".join(texts)
 
 
-def show(name: str, folder: Path, info: RecipeInfo) -> str:
+def show(pipeline: str, name: str, folder: Path, info: RecipeInfo) -> str:
     """Everything that the recipe sets, as YAML."""
-    lines = [f"# {info.about}"]
+    lines = [f"# {info.about}", f"# {command(pipeline).replace('RECIPE', name)}"]
     if info.published:
         lines.append(f"# published: {info.published}, {info.source}")
     return "\n".join([*lines, recipe_text(find_recipe(name, folder)).rstrip()])

@@ -1,7 +1,7 @@
 """Nets by name, with the norm of one's choice."""
 
 from knorm.checkpoints import convert_norm_torch_state_dict
-from knorm.models import compact, convnext, densenet, knresnet, preact_resnet, resnet
+from knorm.models import compact, convnext, densenet, knresnet, preact_resnet, resnet, wide_resnet
 from knorm.models.registry import create_model, list_models, model_options, register_model
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "preact_resnet",
     "register_model",
     "resnet",
+    "wide_resnet",
 ]

@@ -23,7 +23,7 @@ def test_a_line_for_each_case_tells_before_and_after():
     )
     assert "| layer | 50.00 | 76.00 ± 1.41 | 70.00 ± 0.00 | 0.9000 ± 0.0000 | 1,234 |" in page
     assert "| group | 50.00 | 75.00 | 70.00 | 0.9000 | 1,234 |" in page
-    assert "seeds 0, 1, last weights" in page
+    assert "seeds 0, 1; last weights" in page
 
 
 def test_folded_nets_know_as_much_as_before_and_finished_runs_are_not_made_again(

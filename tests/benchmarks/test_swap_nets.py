@@ -6,7 +6,8 @@ import pytest
 from torch import nn
 
 from benchmarks import swap_nets
-from benchmarks.swap_nets import smallest_of_each
+from benchmarks.swap_nets import chosen, smallest_of_each
+from knorm.training.mistakes import UserMistakeError
 
 NETS = {
     "wide": lambda: nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64)),
@@ -32,8 +33,8 @@ def built(monkeypatch):
 
 
 def test_the_smallest_net_with_a_batch_norm_stands_for_its_family(built, tmp_path):
-    chosen = smallest_of_each("zoo", FAMILIES, tmp_path / "out" / "choice.json")
-    assert chosen == ["narrow", "tokens"]
+    names = smallest_of_each("zoo", FAMILIES, tmp_path / "out" / "choice.json")
+    assert names == ["narrow", "tokens"]
     assert "test_tiny" not in built
 
 
@@ -58,3 +59,11 @@ def test_a_net_that_looks_at_its_weights_is_built_with_memory(built, tmp_path, m
 
     monkeypatch.setitem(swap_nets.BUILDERS, "zoo", looks)
     assert smallest_of_each("zoo", {"a": "family"}, tmp_path / "choice.json") == ["a"]
+
+
+def test_nets_are_chosen_by_patterns_or_as_the_smallest(built, tmp_path):
+    record = tmp_path / "choice.json"
+    assert chosen("zoo", "t*,wide,t*", FAMILIES, record) == ["tokens", "test_tiny", "wide"]
+    assert chosen("zoo", "smallest", FAMILIES, record) == ["narrow", "tokens"]
+    with pytest.raises(UserMistakeError, match="zoo has no net 'resnet'"):
+        chosen("zoo", "resnet", FAMILIES, record)

@@ -20,7 +20,8 @@ def test_recipes_are_listed_with_the_numbers_that_they_aim_at(capsys):
 
 def test_a_pattern_picks_some(capsys):
     out = printed(capsys, "kn-imagenet/*50*")
-    assert [line.split()[0] for line in out.splitlines() if "/" in line.split()[0]] == [
+    names = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert [name for name in names if "/" in name] == [
         f"kn-imagenet/{name}"
         for name in ("resnet50-layer", "resnet50-group", "resnet50-batch", "knresnet50")
     ]
@@ -31,6 +32,16 @@ def test_a_name_prints_the_whole_recipe(capsys):
     assert "# published: 79.29 ± 0.02" in out
     options = yaml.safe_load(out)
     assert (options["optim"]["lr"], options["batch_size"], options["epochs"]) == (0.05, 32, 150)
+
+
+def test_every_pipeline_has_its_own_of_a_name(capsys):
+    heads = [f"python -m {name}.train --config RECIPE" for name in ("classification", "privacy")]
+    assert [line for line in printed(capsys).splitlines() if "--config" in line] == heads
+    plain, private = printed(capsys, "digits").split("\n\n")
+    assert "python -m classification.train --config digits" in plain
+    assert "python -m privacy.train --config digits" in private
+    assert yaml.safe_load(private)["privacy"]
+    assert "privacy" not in yaml.safe_load(plain)
 
 
 def test_mistakes_are_named(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ SMALL = {
     "knresnet13": ("knresnet13", {"width": 0.25}, 32),
     "resnet8": ("resnet8", {"width": 0.25}, 32),
     "densenet": ("densenet20x16", {}, 16),
+    "wide_resnet": ("wide_resnet16_4", {"width": 0.25}, 16),
     "convnext": ("convnext_tiny", {"norm_scope": "all"}, 64),
 }
 INDEPENDENT = ("group", "layer", "instance", "kernel", "none")

@@ -25,6 +25,8 @@ NAMES = [
     "resnet34",
     "resnet50",
     "resnet8",
+    "wide_resnet16_4",
+    "wide_resnet40_4",
 ]
 
 COMMON = ("num_classes", "in_chans", "norm", "stem", "activation", "dropout_p", "eval_stats")

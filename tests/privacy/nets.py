@@ -74,6 +74,21 @@ class Places(nn.Module):
         return self.fc(x.mean(1))
 
 
+class BatchPlaces(nn.Module):
+    """Positions that are computed for as many images, or views, as there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.places, self.head = nn.Conv2d(2, 4, 2), nn.Conv2d(1, 4, 1), Flat(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        ramp = torch.ones(len(x), 1, *x.shape[2:], dtype=x.dtype).cumsum(3)
+        x = torch.tanh(x + self.places(ramp)) * 2
+        x += self.places(1 / ramp)
+        return self.head(self.places(ramp.sqrt()) * x)
+
+
 class Windows(nn.Module):
     """Activations in which an image is several rows, channels last, and one layer used twice."""
 
@@ -101,6 +116,19 @@ class Tied(nn.Module):
         x = self.one(x)
         x += torch.relu_(self.two(F.pad(x, (1, 1, 1, 1))))  # in place, as timm's residual blocks
         return self.head(x)
+
+
+class Shared(nn.Module):
+    """One module under two names, as CoaT's position encodings, and one parameter under two."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(2, 2, 3, padding=1)
+        self.two, self.head = nn.Sequential(self.one, nn.Tanh()), Flat(2)
+        self.scale = self.gain = nn.Parameter(torch.rand(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.two(self.one(x) * self.scale) * self.gain)
 
 
 def frozen() -> nn.Module:
@@ -151,7 +179,9 @@ NETS = {  # name -> what makes the net, and the shape of a sample
     "embedding": (lambda: nn.Sequential(Flat(2), nn.Linear(CLASSES, CLASSES)), (2, 5)),
     "tokens": (Tokens, IMAGE),
     "places": (Places, IMAGE),
+    "places for the batch": (BatchPlaces, IMAGE),
     "windows": (Windows, IMAGE),
     "tied": (Tied, IMAGE),
+    "shared": (Shared, IMAGE),
     "frozen": (frozen, IMAGE),
 }  # fmt: skip

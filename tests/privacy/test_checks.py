@@ -122,3 +122,21 @@ def test_what_cannot_be_followed_is_named():
 
     with pytest.raises(UserMistakeError, match=r"1 \(Sly\) uses its parameters in a way that"):
         prove(net_with(Sly(4, 4, 1)), summed, make_batch, PRIVACY)
+
+
+class Rough(nn.Module):
+    """Rounding in float32 becomes a hundredth of the gradient: by records a product rounds else."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Parameter(torch.randn(144, 144) / 12)
+
+    def forward(self, x):
+        return torch.sin(3e4 * (x.flatten(1) @ self.mix)).view_as(x)
+
+
+def test_rounding_is_told_from_wrong_gradients_in_float64():
+    net = net_with(Rough())
+    proof = prove(net, summed, make_batch, PRIVACY)
+    assert proof.largest_difference < 1e-7  # below what float32 can show
+    assert all(parameter.dtype == torch.float32 for parameter in net.parameters())

@@ -89,7 +89,9 @@ def test_memory_format_changes_nothing(name, way):
     assert_right(found(net, x, labels, way), expected)
 
 
-@pytest.mark.parametrize("name", ["conv2d", "KNConv2d, groups", "tokens", "windows"])
+@pytest.mark.parametrize(
+    "name", ["conv2d", "KNConv2d, groups", "tokens", "windows", "places for the batch"]
+)
 @pytest.mark.parametrize("way", WAYS)
 def test_views_of_a_record_count_as_one(name, way):
     net, _, labels = make(name)
@@ -193,6 +195,16 @@ def test_frozen_layers_in_front_have_no_backward_pass():
     net[0].register_forward_hook(lambda module, inputs, y: y.register_hook(passed.append) and None)
     found(net, x, torch.arange(4) % CLASSES)
     assert not passed
+
+
+@pytest.mark.parametrize("name", ["tied", "shared", "frozen"])
+def test_the_net_has_its_own_parameters_after_a_pass(name):
+    net, x, labels = make(name)
+    before = list(net.named_parameters(remove_duplicate=False))
+    found(net, x, labels)
+    after = list(net.named_parameters(remove_duplicate=False))
+    assert [name for name, _ in after] == [name for name, _ in before]
+    assert all(a is b for (_, a), (_, b) in zip(after, before, strict=True))
 
 
 def test_batch_statistics_are_refused():

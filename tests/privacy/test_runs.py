@@ -1,6 +1,7 @@
 """Private runs: the budget in every form, the same run on any processes, nothing forgotten."""
 
 import json
+import re
 import stat
 
 import pytest
@@ -8,10 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch.optim import SGD
 
+from classification import train as plain_train
+from knorm.cli import report
 from knorm.training.mistakes import run_program
 from knorm.training.run import Run
 from privacy import train
-from tests.classification.runs import TWO, launch
+from tests.classification.runs import TWO, evaluated, launch, value
 from tests.privacy.known import SECRET
 
 SMALL = [
@@ -63,8 +66,8 @@ def test_two_processes_and_other_chunks_make_the_same_weights(tmp_path):
     launch(TWO, "tests.privacy.known_run", *more)
     plain = weights(run(tmp_path / "plain", *NOISE))
     other = run(tmp_path / "chunks", *NOISE, "--privacy.physical_batch=64", "--privacy.ghost=false")
-    for name, value in weights(tmp_path / "two").items():
-        torch.testing.assert_close(value, one[name], rtol=0, atol=1e-6)
+    for name, tensor in weights(tmp_path / "two").items():
+        torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-6)
         torch.testing.assert_close(weights(other)[name], plain[name], rtol=0, atol=1e-6)
 
 
@@ -83,7 +86,7 @@ def test_a_run_that_died_goes_on_to_the_same_bits(tmp_path, monkeypatch, owner, 
             run(tmp_path / "died", *options)
     died = run(tmp_path / "died", *options, "--resume=auto")
     assert (died / "ledger.jsonl").read_bytes() == (whole / "ledger.jsonl").read_bytes()
-    assert all(torch.equal(value, weights(whole)[key]) for key, value in weights(died).items())
+    assert all(torch.equal(tensor, weights(whole)[key]) for key, tensor in weights(died).items())
     assert card(died) == card(whole)
 
 
@@ -148,25 +151,133 @@ def test_a_run_that_was_meddled_with_does_not_go_on(
     assert message in capsys.readouterr().err
 
 
+QUICK = [*NOISE, "--epochs=1", "--privacy.checks=false"]
+
+
+def test_norms_over_the_batch_are_refused_without_checks_too(tmp_path, capsys):
+    run(tmp_path / "run", *QUICK, "--model.norm=batch", expect=2)
+    assert "mixes the images of a batch" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run with best weights and a moving average."""
+    options = ["--data.val_fraction=0.3", "--data.limit=60", "--ema_decay=0.9", "--test_flip"]
+    return run(tmp_path_factory.mktemp("finished") / "run", *QUICK, *options)
+
+
+def test_evaluation_repeats_the_numbers_of_a_private_run(finished, capsys):
+    result = json.loads((finished / "result.json").read_text())
+    for kept in ("best", "last"):
+        numbers = evaluated(capsys, finished, f"--weights={kept}")
+        for name in ("top1", "loss", "top1_flip"):
+            assert numbers[name] == value(result, "test", kept, name)
+    report.main([str(finished)])
+    assert f"{100 * value(result, 'test', 'last', 'top1'):.2f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["--config={}/config.yaml", "--resume={}"])
+def test_a_private_run_is_never_trained_plainly(finished, capsys, way):
+    assert run_program(lambda: plain_train.main([way.format(finished)])) == 2
+    err = capsys.readouterr().err
+    assert re.search("config.yaml is of a private run; train it with python -m privacy.train", err)
+    assert err.count("\n") == 1
+    assert run_program(lambda: plain_train.main(["--privacy.epsilon=1"])) == 2
+    assert "--privacy.epsilon is for python -m privacy.train" in capsys.readouterr().err
+
+
+def test_training_that_begins_with_weights_moves_only_what_is_to_be_trained(finished, tmp_path):
+    begun = [f"--model.weights={finished}", "--privacy.trained=[fc.*]", "--optim.momentum=0.5"]
+    tuned = run(tmp_path / "tuned", *QUICK, "--privacy.checks=true", *begun)
+    source = load_file(finished / "best" / "ema.safetensors")
+    moved = {name for name, tensor in weights(tuned).items() if not tensor.equal(source[name])}
+    assert moved == {"fc.weight", "fc.bias"}
+    given = card(tuned)
+    assert given["checked_before_training"]["parameters"] == 2
+    assert given["mechanism"]["trained"] == "fc.*"
+    assert any(
+        f"the first weights, those of {finished.name}:" in line for line in given["not_covered"]
+    )
+    assert json.loads((tuned / "source.json").read_text())["weights"] == "best"
+
+
+def test_every_seed_is_a_run_with_a_secret_and_all_cost_more_together(tmp_path, capsys):
+    folder = run(tmp_path / "runs", *QUICK, "--seeds=2", "--data.limit=40")
+    one, two = (folder / f"seed-{seed}" for seed in (0, 1))
+    assert (one / "secret.key").read_text() != (two / "secret.key").read_text()
+    assert len((two / "ledger.jsonl").read_text().splitlines()) == 1 + 2
+    alone, together = card(one)["guarantee"]["epsilon"], card(folder)["guarantee_of_all"]["epsilon"]
+    assert alone == card(two)["guarantee"]["epsilon"] < together < 2 * alone
+    text = (folder / "seeds.md").read_text()
+    assert "publishing all 2, or what was chosen or averaged from them, costs" in text
+    assert "seeds 0, 1" in text
+    out = capsys.readouterr().out
+    assert text in out
+    assert re.search(r"cost   epsilon [\d.]+, all 2 runs together [\d.]+, at delta", out)
+    kept = (one / "ledger.jsonl").read_bytes()
+    run(folder, *QUICK, "--seeds=2", "--data.limit=40", "--resume=auto")
+    assert capsys.readouterr().out.count("is finished already") == 2
+    assert (one / "ledger.jsonl").read_bytes() == kept
+
+
+def test_a_rehearsal_says_the_cost_and_keeps_nothing(tmp_path, capsys):
+    run(tmp_path / "run", *QUICK, "--dry_run")
+    out = capsys.readouterr().out
+    assert re.search(r"cost   epsilon [\d.]+ at delta 0.001 \(pld\)  noise 0.8", out)
+    assert "dry run passed" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_delta_of_one_image_is_warned_of_and_stands_on_the_card(tmp_path, capsys):
+    folder = run(tmp_path / "run", *QUICK, "--privacy.delta=0.01")
+    line = "delta 0.01 is not below 1 / 100 images"
+    assert f"warning: {line}" in capsys.readouterr().err
+    assert card(folder)["warnings"][0].startswith(line)
+    assert line in (folder / "privacy_card.md").read_text()
+
+
+def test_an_accountant_that_refuses_stands_on_the_card_in_words(tmp_path):
+    options = ["--privacy.accountant=rdp", "--privacy.noise_multiplier=0.05"]
+    given = card(run(tmp_path / "run", *QUICK, *options))
+    assert given["guarantee"]["epsilon"] > 500
+    assert given["epsilon_by_accountant"]["pld"].startswith("pld stops at an epsilon of 500")
+    text = (tmp_path / "run" / "privacy_card.md").read_text()
+    assert "| prv | prv stops at an epsilon of 500" in text
+
+
+@pytest.mark.usefixtures("known")
+def test_a_run_short_of_memory_is_that_of_smaller_chunks_and_goes_on_so(tmp_path, monkeypatch):
+    short = [*NOISE, "--privacy.physical_batch=null", "--model.dropout_p=0.1", "--keep.minutes=0"]
+    given = run(tmp_path / "given", *short, "--privacy.physical_batch=4")
+    with monkeypatch.context() as patch:
+        patch.setattr("privacy.physical.fits", lambda records, *_: records <= 4)
+        dies_at(patch, Run, "after_step", 3)
+        with pytest.raises(RuntimeError, match="the power fails"):
+            run(tmp_path / "found", *short)
+    found = run(tmp_path / "found", *short, "--resume=auto")  # with room for more
+    assert all(torch.equal(tensor, weights(given)[key]) for key, tensor in weights(found).items())
+
+
+def test_sharded_nets_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    run(tmp_path / "run", *NOISE, expect=2)
+    assert "FSDP, but a private step needs the whole net" in capsys.readouterr().err
+
+
 MISTAKES = {
-    "no budget": (["--privacy.epsilon=null"], "give privacy.epsilon, privacy.noise_multiplier"),
-    "no epsilon": (["--privacy.epsilon=0"], "privacy.epsilon must be positive"),
-    "a delta of one": (["--privacy.delta=1"], "privacy.delta must lie in (0, 1)"),
     "a batch of more": (["--batch_size=101"], "batch_size 101 is more than the 100 training"),
     "too little": (
         ["--privacy.epsilon=0.001", "--privacy.noise_multiplier=1"],
         "the budget is too small",
     ),
+    "no claim": (
+        ["--privacy.epsilon=null", "--privacy.noise_multiplier=0.01"],
+        "pld stops at an epsilon of 500",
+    ),
     "batch norm": (["--model.norm=batch"], "mixes the images of a batch"),
     "mixup": (["--augment.mixup=0.2"], "augment.mixup mixes images"),
-    "repeats": (["--augment.repeats=2"], "use privacy.views"),
-    "accumulation": (["--accumulation=2"], "use privacy.physical_batch"),
-    "clipped sums": (["--optim.clip_norm=1"], "privacy.max_norm clips every image"),
-    "private scaling": (["--data.scaling=standard"], "use scale, or fixed with public numbers"),
-    "fp16": (["--launch.mixed_precision=fp16"], "use bf16"),
     "more steps than epochs": (["--privacy.steps=99"], "more than epochs 2 make"),
-    "a rehearsal": (["--dry_run"], "dry_run: private runs do not have it yet"),
-    "several seeds": (["--seeds=2"], "seeds: private runs do not have it yet"),
+    "nothing trained": (["--privacy.trained=[fc.wait]"], "no parameter fc.wait; did you mean 'fc"),
     "a typo": (["--privacy.epsilom=1"], "did you mean '--privacy.epsilon'?"),
 }
 
