@@ -321,6 +321,6 @@ def check_options(dropout_p: float, stats: str, eps: float) -> None:
     """One clear line for a probability, a name or an epsilon that cannot be."""
     if not isinstance(dropout_p, int | float) or not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p!r}")
-    if not isinstance(eps, int | float) or eps < 0:
+    if not isinstance(eps, int | float) or not 0 <= eps < math.inf:
         raise ValueError(f"eps must be a number from 0 up, got {eps!r}")
     check_name("stats", stats, STATS)

@@ -41,7 +41,7 @@ def swap_norm(
         model: any net; untouched unless `inplace`, and then too if an error is raised.
         kind: a norm kind of `knorm.make_norm`.
         groups: of "group"; None: those of each group norm that there is, otherwise the most
-            groups up to 32 that leave at least two channels in each.
+            groups up to 32 that leave at least two channels in each, 16 in one dimension.
         affine: the new norms have a scale and a shift, where their kind has.
         eps: added to variances; None: as in each norm that is replaced.
         dropout_p: of the statistics of "kernel" (default 0.05); the last features have five
@@ -52,8 +52,8 @@ def swap_norm(
             module; None: all.
         keep_affine: the new norms take the scale and shift of the old ones.
         fold: with "none" and "kernel", batch norms that go away leave their scale and shift (with
-            running statistics) in the convolution or linear layer before them, or, for "none", as
-            a layer of their own. Outputs in evaluation are then those that were with "none".
+            running statistics) in the convolution before them, or, for "none", as a layer of
+            their own. Outputs in evaluation are then those that were with "none".
         inplace: change the model itself.
 
     Returns:
@@ -62,13 +62,16 @@ def swap_norm(
     Raises:
         ValueError: an unknown kind; no norm to replace; groups that do not divide; batch
             statistics of unknown form; hooks or parametrizations of a norm, or places beside its
-            parent that hold it or read its tensors, which would be lost; a net that is wrapped for
-            distributed training or cannot be copied. The message names the module.
+            parent that hold it (containers, bound methods, partials) or read its tensors, which
+            would be lost; a net that is wrapped for distributed training or cannot be copied. The
+            message names the module.
     """
     options = SwapOptions(
         kind=kind, groups=groups, affine=affine, eps=eps, dropout_p=dropout_p,
         eval_stats=eval_stats, keep_affine=keep_affine, fold=fold,
     )  # fmt: skip
+    if not isinstance(inplace, bool):
+        raise ValueError(f"inplace takes True or False, got {inplace!r}")
     net = model if inplace else copied(model)
     plan = make_plan(net, norms_to_swap(net, modules), options)
     before = count_parameters(net)

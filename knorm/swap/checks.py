@@ -1,16 +1,18 @@
 """What a swap would break without a word is refused, by the name of the module."""
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from types import MethodType
 
 from torch import nn
 from torch.nn.utils import parametrize
 
-from knorm.swap.flow import Flow
-from knorm.swap.forms import Norm
+from knorm.swap.forms import HOOKS, Norm
+from knorm.swap.sources import Sources
 
 LEAVE_OUT = "leave it out with modules="
 WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def check_unwrapped(model: nn.Module) -> None:
@@ -28,7 +30,7 @@ def check_unwrapped(model: nn.Module) -> None:
 
 
 def check_replaceable(
-    model: nn.Module, norms: Iterable[Norm], edits: Mapping[str, nn.Module], flow: Flow
+    model: nn.Module, norms: Iterable[Norm], edits: Mapping[str, nn.Module], sources: Sources
 ) -> None:
     """Nothing hangs on the modules that go away but what their successors take over.
 
@@ -42,7 +44,7 @@ def check_replaceable(
             raise ValueError(f"{norm.place}: the {what} has hooks; remove them or {LEAVE_OUT}")
         if parametrize.is_parametrized(norm.module):
             raise ValueError(f"{norm.place}: the {what} is parametrized; {LEAVE_OUT}")
-        lost = flow.read.get(norm.name, set()) - set(dir(edits[norm.name]))
+        lost = sources.read(norm) - set(dir(edits[norm.name]))
         if lost:
             raise ValueError(
                 f"{norm.place}: another module's forward reads its {', '.join(sorted(lost))}, "
@@ -52,16 +54,38 @@ def check_replaceable(
 
 
 def _check_only_child(model: nn.Module, names: Mapping[int, str]) -> None:
-    """No module holds another of these in a list, a dictionary or an attribute of Python alone."""
+    """No module holds another of these in a container, a bound method or an attribute of Python
+    alone."""
+    seen = {id(module) for module in model.modules()}  # these are asked in turn
     for owner, module in model.named_modules():
         for attribute, value in vars(module).items():
             if attribute == "_modules":
                 continue
-            values = value.values() if isinstance(value, dict) else value
-            held = values if isinstance(value, dict | list | tuple) else [value]
-            for name in (names[id(one)] for one in held if id(one) in names):
+            for name in (names[id(one)] for one in _held(value, seen) if id(one) in names):
                 place = f"{owner}.{attribute}" if owner else attribute
                 raise ValueError(
                     f"{name or 'the model itself'}: {place} holds it where it cannot be replaced "
                     f"(use nn.ModuleList or nn.ModuleDict), or {LEAVE_OUT}"
                 )
+
+
+def _held(value: object, seen: set[int]) -> Iterator[object]:
+    """The value and all that it holds, whatever is not `seen` once."""
+    yield value
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    for part in _parts(value):
+        yield from _held(part, seen)
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return value
+    if isinstance(value, MethodType):
+        return (value.__self__,)
+    if isinstance(value, partial):
+        return (value.func, *value.args, *value.keywords.values())
+    return vars(value).values() if isinstance(value, nn.Module) else ()

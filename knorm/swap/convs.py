@@ -9,11 +9,10 @@ from torch.nn.utils import parametrize
 
 from knorm.choices import Stats
 from knorm.kernel import KNConv1d, KNConv2d, KNConv3d
-from knorm.swap.forms import defining_class
+from knorm.swap.forms import HOOKS, KNConv, defining_class
 from knorm.swap.layers import AdaptedKNConv2d
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
-KNConv = KNConv1d | KNConv2d | KNConv3d
 CONVS: dict[type[Conv], type[KNConv]] = {
     nn.Conv1d: KNConv1d,
     nn.Conv2d: KNConv2d,
@@ -25,7 +24,7 @@ STANDARDIZED = {
     ("timm", name)
     for name in ("StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame")
 }
-FOLDING = {*PLAIN, *SAME, ("torch", "Linear")}
+FOLDING = PLAIN | SAME
 
 
 def why_not_kernel(module: nn.Module) -> str | None:
@@ -40,6 +39,8 @@ def why_not_kernel(module: nn.Module) -> str | None:
 
 def why_not_fold(module: nn.Module) -> str | None:
     """Why no scale and shift can be folded into this module, or None."""
+    if isinstance(module, nn.Linear):
+        return "the Linear before it may give (N, L, features), of which a batch norm scales L"
     return _why_not(module, FOLDING)
 
 
@@ -53,7 +54,7 @@ def _why_not(module: nn.Module, known: set[tuple[str, str]]) -> str | None:
     own_step = getattr(type(module), "_conv_forward", None)
     if own_step is not getattr(base, "_conv_forward", None):
         return f"the {name} before it is not a known convolution"
-    if module._forward_hooks or module._forward_pre_hooks:
+    if any(getattr(module, hooks) for hooks in HOOKS):
         return f"the {name} before it has hooks"
     return None
 
@@ -102,10 +103,10 @@ def _adaptations(conv: nn.Module) -> dict[str, Any]:
     return found if gain is None else found | {"gain": gain, "scale": conv.scale}
 
 
-def folded(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
-    """A copy of the convolution or linear layer that also multiplies and adds: (O,) each."""
-    new = copy.deepcopy(layer)
-    assert isinstance(new, Conv | nn.Linear)
+def folded(conv: nn.Module, scale: Tensor, shift: Tensor) -> Conv:
+    """A copy of the convolution that also multiplies and adds: (O,) each."""
+    new = copy.deepcopy(conv)
+    assert isinstance(new, Conv)
     weight, bias = new.weight, new.bias
     by_output = scale.view(-1, *[1] * (weight.dim() - 1))
     shift = shift if bias is None else shift + scale * bias.detach().double()

@@ -1,10 +1,13 @@
 """Which norms are known, and what their classes say of themselves."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
+
+from knorm.kernel import KNConv1d, KNConv2d, KNConv3d
 
 Family = Literal[
     "batch", "sync_batch", "frozen_batch", "group", "layer", "instance", "local_context",
@@ -105,6 +108,12 @@ FORMS: dict[tuple[str, str], Form] = {
 }
 
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+KNConv = KNConv1d | KNConv2d | KNConv3d
+TORCH_NORMS = nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm
+NORM_NAME = re.compile(r"[A-Za-z]\w*Norm(\dd)?")
+
+
 def defining_class(module: nn.Module, names: set[tuple[str, str]]) -> type | None:
     """The class of `module` or the nearest base among (package, class name), if its forward is
     the one that runs."""
@@ -158,6 +167,20 @@ def find_norms(model: nn.Module) -> Iterator[Norm]:
         if base is not None:
             package = base.__module__.partition(".")[0]
             yield Norm(name, module, FORMS[package, base.__name__], like)
+
+
+def normalizes(module: nn.Module) -> bool:
+    """Whether it is a norm, of known form or not, or a convolution that is one with its norm."""
+    known = defining_class(module, set(FORMS)) is not None
+    return known or isinstance(module, KNConv) or is_unknown_norm(module)
+
+
+def is_unknown_norm(module: nn.Module) -> bool:
+    """Whether it is a norm by its class, or the name of that, in a form that is not known."""
+    if defining_class(module, set(FORMS)) is not None:
+        return False
+    named = NORM_NAME.fullmatch(type(module).__name__) and next(module.children(), None) is None
+    return bool(named) or isinstance(module, TORCH_NORMS) or is_unknown_batch_norm(module)
 
 
 def is_unknown_batch_norm(module: nn.Module) -> bool:

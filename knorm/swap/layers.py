@@ -67,10 +67,10 @@ class Copy(nn.Module):
 class ScaleShift(nn.Module):
     """A batch norm's running statistics and affine part as one scale and shift: (N, C, ...)."""
 
-    def __init__(self, scale: Tensor, shift: Tensor):
+    def __init__(self, scale: Tensor, shift: Tensor, requires_grad: bool = True):
         super().__init__()
-        self.weight = nn.Parameter(scale)
-        self.bias = nn.Parameter(shift)
+        self.weight = nn.Parameter(scale, requires_grad)
+        self.bias = nn.Parameter(shift, requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = (p.view(-1, *[1] * (x.dim() - 2)) for p in (self.weight, self.bias))

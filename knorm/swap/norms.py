@@ -1,16 +1,19 @@
 """What stands in a norm's place, for the kinds that need to know the norm alone."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from math import gcd
 
 from torch import Tensor, nn
 
 from knorm.norms import make_norm
-from knorm.swap.forms import Norm
+from knorm.swap.forms import KNConv, Norm, is_unknown_norm, normalizes
 from knorm.swap.layers import Gate, InstanceNorm, PositionNorm, ScaleShift, Threshold
 from knorm.swap.options import MAX_GROUPS, SwapOptions
 from knorm.swap.report import STAYS, Row, describe
 
+MIN_VECTOR = 16
+LEFT_OUT = "left out by modules="
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -71,7 +74,7 @@ def _make(norm: Norm, options: SwapOptions, num_dims: int) -> nn.Module:
     if kind == "instance":
         return InstanceNorm(channels, **shared)
     if kind == "group":
-        shared["groups"] = options.groups or default_groups(channels)
+        shared["groups"] = options.groups or default_groups(channels, num_dims)
     if kind in ("batch", "sync_batch"):
         shared["momentum"] = getattr(norm.module, "momentum", 0.1)
     try:
@@ -88,9 +91,12 @@ def position_norm(norm: Norm, options: SwapOptions, dropout_p: float | None = No
     return make_norm("kernel", norm.channels or 1, dims=norm.form.num_dims, **settings)
 
 
-def default_groups(channels: int) -> int:
-    """The most groups up to 32 of at least two channels each; of one it would be instance norm."""
-    most = min(MAX_GROUPS, channels // 2)
+def default_groups(channels: int, num_dims: int = 2) -> int:
+    """The most groups up to 32 of at least two channels each; of one it would be instance norm.
+
+    In one dimension of at least 16: of two elements in a vector, each would become 1 or -1.
+    """
+    most = min(MAX_GROUPS, channels // (MIN_VECTOR if num_dims == 1 else 2))
     return next((n for n in range(most, 1, -1) if channels % n == 0), 1)
 
 
@@ -182,9 +188,25 @@ def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor] | None:
 def standing_scale(norm: Norm, scale: Tensor, shift: Tensor) -> ScaleShift:
     """A batch norm as its scale and shift, where no layer before it can take them up."""
     dtype = norm.module.get_buffer("running_var").dtype
-    return ScaleShift(scale.to(dtype), shift.to(dtype))
+    learns = any(parameter.requires_grad for parameter in norm.module.parameters())
+    return ScaleShift(scale.to(dtype), shift.to(dtype), learns)
 
 
 def stays(norm: Norm, reason: str) -> Row:
     """The row of a norm that is left alone."""
     return Row(norm.name, type(norm.module).__name__, STAYS, note=reason)
+
+
+def bystanders(model: nn.Module, norms: list[Norm], options: SwapOptions) -> Iterator[Row]:
+    """The rows of all else that normalizes, and stays."""
+    names = {norm.name for norm in norms}
+    for name, module in model.named_modules():
+        if name in names or not normalizes(module):
+            continue
+        reason = LEFT_OUT
+        if isinstance(module, KNConv):
+            of_kernel = options.kind == "kernel"
+            reason = "kernel already" if of_kernel else "its norm is one with the convolution"
+        elif is_unknown_norm(module):
+            reason = "a norm of unknown form"
+        yield Row(name, type(module).__name__, STAYS, note=reason)

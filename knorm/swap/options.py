@@ -1,6 +1,6 @@
 """What `swap_norm` is asked for, checked, and the norms that it concerns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,10 +11,10 @@ from torch.nn.parameter import is_lazy
 from knorm.choices import NORM_KINDS, NormKind, Stats, check_name, nearest
 from knorm.kernel.ops import check_options
 from knorm.swap.checks import LEAVE_OUT
-from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm
+from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm, normalizes
 
 Predicate = Callable[[str, nn.Module], bool]
-Modules = str | Sequence[str] | Predicate | None
+Modules = str | Collection[str] | Predicate | None
 
 REMOVED = ("kernel", "none")
 """kinds for which a norm after a convolution goes away"""
@@ -50,12 +50,17 @@ class SwapOptions:
                 self._check_concerns(name, ("kernel",))
         if self.fold:
             self._check_concerns("fold", REMOVED)
-        if not self.affine and self.kind in REMOVED:
-            raise ValueError(f"affine=False concerns norms that stand, not kind {self.kind!r}")
+        if self.kind in REMOVED:
+            self._check_says_nothing_of_norms_that_stand()
         if self.eps is not None and self.kind == "none":
             raise ValueError("eps concerns norms, not kind 'none'")
         stats, eps = self.kernel_eval_stats, 1e-5 if self.eps is None else self.eps
         check_options(self.kernel_dropout_p, stats, eps)
+
+    def _check_says_nothing_of_norms_that_stand(self) -> None:
+        for name in ("affine", "keep_affine"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}=False concerns norms that stand, not kind {self.kind!r}")
 
     def _check_concerns(self, option: str, kinds: tuple[str, ...]) -> None:
         if self.kind not in kinds:
@@ -106,36 +111,33 @@ def norms_to_swap(model: nn.Module, modules: Modules) -> list[Norm]:
                 f"{name or 'the model itself'}: {type(module).__name__} has no shape yet; "
                 "run the model once"
             )
+    candidates = {name: part for name, part in model.named_modules() if normalizes(part)}
+    if not candidates:
+        raise ValueError(f"the model ({type(model).__name__}) has no norm to replace")
+    chosen = _chosen(modules, candidates)
     known = list(find_norms(model))
     inside = {id(module) for norm in known for module in norm.module.modules()}
-    unknown = [
-        (name, module)
-        for name, module in model.named_modules()
-        if is_unknown_batch_norm(module) and id(module) not in inside
-    ]
-    if not known and not unknown:
-        raise ValueError(f"the model ({type(model).__name__}) has no norm to replace")
-    chosen = _chooser(modules, [*((n.name, n.module) for n in known), *unknown])
-    for name, module in unknown:
-        if chosen(name, module):
+    for name, module in candidates.items():
+        if name in chosen and is_unknown_batch_norm(module) and id(module) not in inside:
             raise ValueError(
                 f"{name or 'the model itself'}: {type(module).__name__} keeps running statistics "
                 f"in a form that is not known; {LEAVE_OUT}"
             )
-    return [norm for norm in known if chosen(norm.name, norm.module)]
+    return [norm for norm in known if norm.name in chosen]
 
 
-def _chooser(modules: Modules, candidates: list[tuple[str, nn.Module]]) -> Predicate:
-    """`modules` as a predicate that selects at least one of the candidates."""
+def _chosen(modules: Modules, candidates: Mapping[str, nn.Module]) -> set[str]:
+    """The names of those that `modules` selects: one at least."""
+    names = list(candidates)
     if modules is None:
-        return lambda name, module: True
-    names = [name for name, _ in candidates]
+        return set(names)
     if callable(modules):
-        if not any(modules(name, module) for name, module in candidates):
+        chosen = {name for name, module in candidates.items() if modules(name, module)}
+        if not chosen:
             raise ValueError(f"modules selects none of the {len(names)} norms ({_some(names)})")
-        return modules
+        return chosen
     patterns = [modules] if isinstance(modules, str) else modules
-    if not isinstance(patterns, Sequence):
+    if not isinstance(patterns, Collection):
         raise ValueError(f"modules takes patterns of names or a function, got {modules!r}")
     for pattern in patterns:
         if not isinstance(pattern, str):
@@ -145,7 +147,7 @@ def _chooser(modules: Modules, candidates: list[tuple[str, nn.Module]]) -> Predi
             raise ValueError(f"modules: no norm is named {pattern!r}{hint} ({_some(names)})")
     if not patterns:
         raise ValueError("modules is empty: it selects no norm")
-    return lambda name, module: any(fnmatchcase(name, pattern) for pattern in patterns)
+    return {name for name in names for pattern in patterns if fnmatchcase(name, pattern)}
 
 
 def _some(names: list[str]) -> str:

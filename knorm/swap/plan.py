@@ -1,17 +1,19 @@
 """What will stand where: all of it is made before anything is replaced."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from knorm.swap.checks import check_replaceable, check_unwrapped
 from knorm.swap.convs import Conv, folded, to_kernel, why_not_fold, why_not_kernel
-from knorm.swap.flow import Flow
+from knorm.swap.flow import ELSEWHERE
 from knorm.swap.forms import Norm, find_norms
 from knorm.swap.layers import Copy, PositionNorm
 from knorm.swap.norms import (
+    LEFT_OUT,
     activation,
+    bystanders,
     check_groups,
     position_norm,
     reason_to_stay,
@@ -23,6 +25,7 @@ from knorm.swap.norms import (
 )
 from knorm.swap.options import REMOVED, SwapOptions
 from knorm.swap.report import Row, describe, join_notes
+from knorm.swap.sources import Sources
 
 # Layers that pool all positions, by name: torch's, and timm's that do not pool over the channels.
 GLOBAL_POOLS = {
@@ -56,31 +59,24 @@ def make_plan(model: nn.Module, norms: list[Norm], options: SwapOptions) -> Plan
     """
     check_unwrapped(model)
     check_groups(norms, options)
-    plan, num_dims = Plan(), _num_dims(model)
-    flow = Flow(model, {norm.name for norm in find_norms(model)})
-    taken = []
+    plan = Plan(rows={row.name: row for row in bystanders(model, norms, options)})
+    sources, taken = Sources(model), []
     for norm in norms:
         reason = reason_to_stay(norm, options) or _fused_in(model, norm, options)
         if reason is not None:
             plan.rows[norm.name] = stays(norm, reason)
         elif options.kind == "none":
-            _remove(plan, model, norm, options, flow)
+            _remove(plan, norm, options, sources)
         elif options.kind != "kernel":
-            plan.put(*replacement(norm, options, num_dims))
-        elif _join_conv(plan, model, norm, options, flow):
+            plan.put(*replacement(norm, options, sources.num_dims(norm)))
+        elif _join_conv(plan, norm, options, sources):
             taken.append(norm)
     _check_something_changes(plan, options)
     if taken:
-        _normalize_last_features(plan, model, taken, options, flow)
-    check_replaceable(model, norms, plan.edits, flow)
+        _normalize_last_features(plan, taken, options, sources)
+    check_replaceable(model, norms, plan.edits, sources)
+    plan.rows = {name: plan.rows[name] for name, _ in model.named_modules() if name in plan.rows}
     return plan
-
-
-def _num_dims(model: nn.Module) -> int:
-    """Spatial dimensions of most convolutions; without any, 1 for linear layers, otherwise 2."""
-    dims = [len(module.kernel_size) for module in model.modules() if isinstance(module, Conv)]
-    linear = any(isinstance(module, nn.Linear) for module in model.modules())
-    return max(set(dims), key=dims.count, default=1 if linear else 2)
 
 
 def _fused_in(model: nn.Module, norm: Norm, options: SwapOptions) -> str | None:
@@ -93,32 +89,21 @@ def _fused_in(model: nn.Module, norm: Norm, options: SwapOptions) -> str | None:
 
 def _check_something_changes(plan: Plan, options: SwapOptions) -> None:
     already = f"{options.kind} already"
-    blocked = [row for row in plan.rows.values() if row.note != already]
+    chosen = [row for row in plan.rows.values() if row.note != LEFT_OUT]
+    blocked = [row for row in chosen if row.note != already]
     if options.fold and not any(set(FOLDED) <= set(row.kept) for row in plan.rows.values()):
         where = " that a convolution takes up" if options.kind == "kernel" else ""
         raise ValueError(f"fold: no norm is a batch norm with running statistics{where}")
-    if blocked and len(blocked) == len(plan.rows) and not plan.edits:
+    if blocked and len(blocked) == len(chosen) and not plan.edits:
         name, note = blocked[0].name or "(the model itself)", blocked[0].note
         raise ValueError(f"no norm of the model can become {options.kind!r}; {name}: {note}")
 
 
-def _source(model: nn.Module, norm: Norm, flow: Flow) -> tuple[str | None, str]:
-    """The layer with as many outputs as the norm has channels, which gives to it alone."""
-    if norm.form.tokens:
-        return None, "its channels come last"
-    name, why = flow.source(norm.name)
-    if name is None:
-        return None, why
-    layer = model.get_submodule(name)
-    outputs = getattr(layer, "out_channels", getattr(layer, "out_features", None))
-    return (name, "") if outputs == norm.channels else (None, "no convolution gives its input")
-
-
-def _remove(plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, flow: Flow) -> None:
+def _remove(plan: Plan, norm: Norm, options: SwapOptions, sources: Sources) -> None:
     """A norm that goes away; if wanted, its running statistics and affine part are folded."""
     pair = scale_and_shift(norm) if options.fold else None
-    source, why = _source(model, norm, flow)
-    layer = None if source is None else model.get_submodule(source)
+    source, why = sources.layer_in_both_modes(norm)
+    layer = None if source is None else sources.model.get_submodule(source)
     kept: tuple[str, ...] = ()
     if pair is None:
         new = Copy() if layer is None else nn.Identity()
@@ -137,23 +122,24 @@ def _remove(plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, flow
     plan.put(with_extras(norm, new, extras), row)
 
 
-def _join_conv(plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, flow: Flow) -> bool:
+def _join_conv(plan: Plan, norm: Norm, options: SwapOptions, sources: Sources) -> bool:
     """A norm of kind "kernel": taken up by the convolution before it if there is one.
 
     Returns:
         Whether a convolution took it up.
     """
-    source, why = _source(model, norm, flow)
+    source, why = sources.layer(norm)
     if source is not None:
-        why = why_not_kernel(model.get_submodule(source)) or ""
+        why = why_not_kernel(sources.model.get_submodule(source)) or ""
     if source is None or why:
         new, row = replacement(norm, options, 2)
         plan.put(new, Row(row.name, row.was, row.became, row.kept, join_notes(row.note, why)))
         return False
-    conv, pair, text = model.get_submodule(source), None, f"taken up by {source}"
+    conv, pair, text = sources.model.get_submodule(source), None, f"taken up by {source}"
     if options.fold:
         pair = scale_and_shift(norm)
-        blocked = "it is no batch norm" if pair is None else why_not_fold(conv)
+        _, differs = sources.layer_in_both_modes(norm)
+        blocked = "it is no batch norm" if pair is None else why_not_fold(conv) or differs
         text += f", not folded: {blocked}" if blocked else ", scale and shift folded in"
         pair = None if blocked else pair
     if pair is not None:
@@ -170,49 +156,72 @@ def _join_conv(plan: Plan, model: nn.Module, norm: Norm, options: SwapOptions, f
 
 
 def _normalize_last_features(
-    plan: Plan, model: nn.Module, taken: list[Norm], options: SwapOptions, flow: Flow
+    plan: Plan, taken: list[Norm], options: SwapOptions, sources: Sources
 ) -> None:
     """A `KernelNorm` for the last features, if a convolution took up the net's last norm.
 
     It stands before the global pooling, as in the KN nets; where none is found after the last
     norm, in that norm's place, before its activation.
     """
-    order = list(flow.order())
-    names = {norm.name for norm in find_norms(model)}
+    order = list(sources.flow.order())
+    names = {norm.name for norm in find_norms(sources.model)}
     last_name = next((name for name in reversed(order) if name in names), None)
     last = next((norm for norm in taken if norm.name == last_name), None)
     if last is None:
         return
-    pool = _global_pool(model, order[len(order) - order[::-1].index(last.name) :])
-    if pool is None:
-        extras, _ = activation(last)
-        new = position_norm(last, options, options.final_dropout_p)
-        row = plan.rows[last.name]
-        note = join_notes(row.note, "these last features are normalized once more")
-        conv = plan.edits[flow.source(last.name)[0] or ""]
-        became = describe([conv, new, *extras.values()])
-        plan.put(with_extras(last, new, extras), Row(row.name, row.was, became, row.kept, note))
+    pool = _global_pool(sources, order[len(order) - order[::-1].index(last.name) :])
+    if pool is not None:
+        _normalize_before(*pool, plan, last, options, sources)
         return
-    name, module, num_dims = pool
-    new = _features_norm(num_dims, last, options)
-    became = describe([new, module])
-    row = Row(name, type(module).__name__, became, note="normalizes the last features")
-    plan.put(nn.Sequential(OrderedDict(norm=new, pool=module)).train(module.training), row)
+    extras, _ = activation(last)
+    new = position_norm(last, options, options.final_dropout_p)
+    row = plan.rows[last.name]
+    became = describe([plan.edits[sources.layer(last)[0] or ""], new, *extras.values()])
+    note = join_notes(row.note, "these last features are normalized once more")
+    plan.put(with_extras(last, new, extras), replace(row, became=became, note=note))
 
 
-def _features_norm(num_dims: int, last: Norm, options: SwapOptions) -> nn.Module:
+def _normalize_before(
+    pool: str, num_dims: int, plan: Plan, last: Norm, options: SwapOptions, sources: Sources
+) -> None:
+    """A `KernelNorm` behind the layer that gives the pooling its input, or beside the pooling.
+
+    Behind is better, for a net of timm's makes a new pooling along with a new classifier; but a
+    layer with parameters would change their names.
+    """
     if num_dims == last.form.num_dims:
-        return position_norm(last, options, options.final_dropout_p)
-    return PositionNorm(**options.kernel_settings(last, options.final_dropout_p))
+        new = position_norm(last, options, options.final_dropout_p)
+    else:
+        new = PositionNorm(**options.kernel_settings(last, options.final_dropout_p))
+    note = "normalizes the last features"
+    name, _ = sources.flow.source(pool)
+    giver = None if name is None else plan.edits.get(name, sources.model.get_submodule(name))
+    if name is None or giver is None or next(giver.parameters(), None) is not None:
+        name, giver = pool, sources.model.get_submodule(pool)
+        note += " (a pooling in its place would not)"
+        parts = {"norm": new, "pool": giver}
+    else:
+        parts = {"norm": new} if isinstance(giver, nn.Identity) else {"layer": giver, "norm": new}
+    whole = nn.Sequential(OrderedDict(parts)).train(giver.training)
+    row = plan.rows.get(name)
+    if row is None:
+        was, became = type(giver).__name__, describe(parts.values())
+        row = Row(name, was, became, note=note, added=True)
+    else:
+        became = f"{row.became} + {type(new).__name__}"
+        row = replace(row, became=became, note=join_notes(row.note, note))
+    plan.put(whole, row)
 
 
-def _global_pool(model: nn.Module, names: list[str]) -> tuple[str, nn.Module, int] | None:
-    """The last global pooling among these modules, if no convolution comes after it."""
+def _global_pool(sources: Sources, names: list[str]) -> tuple[str, int] | None:
+    """The last global pooling among these modules, and its spatial dimensions, if no convolution
+    comes after it and it alone gets its input, which an attention over channels does not."""
     for name in reversed(names):
-        module = model.get_submodule(name)
+        module = sources.model.get_submodule(name)
         if isinstance(module, Conv):
             return None
         num_dims = GLOBAL_POOLS.get(type(module).__name__)
-        if num_dims is not None and getattr(module, "dim", (2, 3)) in ((2, 3), [2, 3]):
-            return name, module, num_dims
+        if num_dims is None or getattr(module, "dim", (2, 3)) not in ((2, 3), [2, 3]):
+            continue
+        return None if sources.flow.source(name)[1] == ELSEWHERE else (name, num_dims)
     return None

@@ -20,6 +20,8 @@ class Row:
     """tensors whose values went on, by their names in what was"""
     note: str = ""
     """why it stays, or what else there is to know"""
+    added: bool = False
+    """it was no norm, but a layer that one was put beside"""
 
     @property
     def stays(self) -> bool:
@@ -37,14 +39,14 @@ class Report:
     kind: str
     """the norm kind that was asked for"""
     rows: tuple[Row, ...]
-    """each norm of the net, in the order of definition, and what else was put in"""
+    """each norm of the net and what else was put in, in the order of definition"""
     parameters_before: int
     parameters_after: int
 
     def __str__(self) -> str:
-        stay = sum(row.stays for row in self.rows)
+        stay, added = (sum(getattr(row, what) for row in self.rows) for what in ("stays", "added"))
         head = (
-            f"{self.kind}: {len(self.rows) - stay} replaced, {stay} as they were; "
+            f"{self.kind}: {len(self.rows) - stay - added} replaced, {stay} as they were; "
             f"{self.parameters_before:,} -> {self.parameters_after:,} parameters"
         )
         columns = [("module", "was", "became", "kept", "note")]

@@ -1,5 +1,7 @@
 """What a swap would break without a word is refused with the module's name, before any change."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -40,6 +42,10 @@ def held_by(attribute, value):
     return net
 
 
+def unregistered(net):
+    return [nn.Sequential(net.norm)]
+
+
 def patched():
     net = Net()
     forward = net.norm.forward
@@ -50,6 +56,14 @@ def patched():
 def functional(net, x):
     norm = net.norm
     return F.batch_norm(net.conv(x), norm.running_mean, norm.running_var, training=net.training)
+
+
+def by_a_buffer(net, x):
+    return net.norm(net.conv(x)) * float(net.norm.running_var.mean())
+
+
+def in_evaluation(net, x):
+    return net.norm(net.conv(x)) if net.training else functional(net, x)
 
 
 class FSDPModule(nn.Module):
@@ -79,7 +93,13 @@ class Wrapped(FSDPModule):
         (lambda: held_by("norms", lambda net: [net.norm]), "norm: norms holds it"),
         (lambda: held_by("by_name", lambda net: {"a": net.norm}), "norm: by_name holds it"),
         (lambda: held_by("same", lambda net: net.norm), "norm: same holds it"),
+        (lambda: held_by("deep", lambda net: [{"a": (net.norm,)}]), "norm: deep holds it"),
+        (lambda: held_by("method", lambda net: net.norm.forward), "norm: method holds it"),
+        (lambda: held_by("call", lambda net: partial(torch.add, net.norm)), "norm: call holds it"),
+        (lambda: held_by("hidden", unregistered), "norm: hidden holds it"),
         (lambda: Net(functional), "norm: another module's forward reads its .*running_mean"),
+        (lambda: Net(by_a_buffer), "norm: another module's forward reads its running_var"),
+        (lambda: Net(in_evaluation), "norm: another module's forward reads its .*running_mean"),
         (lambda: Wrapped(Net()), "the model itself: swap the net before FSDPModule takes it"),
     ],
 )
@@ -96,6 +116,14 @@ def test_a_convolution_that_is_held_elsewhere_is_refused_for_kernel_alone():
         swap_norm(held_by("convs", lambda net: [net.conv]), "kernel")
     swapped, _ = swap_norm(held_by("convs", lambda net: [net.conv]), "group")
     assert type(swapped.norm) is nn.GroupNorm
+
+
+def test_a_list_of_children_that_hold_norms_is_no_hindrance():
+    net = nn.Sequential(Net())
+    net.stages = [net[0], net[0].conv]
+    net.me = net.forward
+    swapped, _ = swap_norm(net, "group")
+    assert type(swapped.stages[0].norm) is nn.GroupNorm
 
 
 def test_a_norm_that_is_left_out_or_stays_may_have_hooks():

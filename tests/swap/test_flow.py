@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from knorm.swap.flow import Flow
 
@@ -101,6 +102,59 @@ def test_a_module_that_cannot_be_traced_hides_only_its_own_calls():
     flow = Flow(net)
     assert flow.source("0.norm")[0] is None
     assert flow.source("2") == ("1", "")
+
+
+def test_what_goes_through_a_module_that_cannot_be_traced_has_no_source():
+    net = nn.Sequential(nn.Conv2d(4, 4, 1), Net(cannot_be_traced), nn.BatchNorm2d(4))
+    assert Flow(net).source("2") == (None, "what 1 gives cannot be traced")
+
+
+class Bypassed(nn.Module):
+    """Calls a method of its child that is not the child's forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = Net(lambda net, x: net.norm(net.first(x)))
+
+    def forward(self, x):
+        return self.backbone.how(self.backbone, x).mean((2, 3))
+
+
+def test_a_call_past_the_forward_of_a_child_counts_once():
+    assert Flow(Bypassed()).source("backbone.norm") == ("backbone.first", "")
+
+
+class ByMode(nn.Module):
+    """Uses the convolution for something else too, in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) if self.training else self.norm(y) + y
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_flow_is_that_of_the_mode_asked_for(mode):
+    net = ByMode().train(mode)
+    assert Flow(net).source("norm") == ("conv", "")
+    assert Flow(net, training=False).source("norm") == (None, "its input goes elsewhere too")
+    assert net.training is mode
+
+
+def test_a_parametrized_convolution_is_a_source():
+    net = nn.Sequential(parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4))
+    assert Flow(net).source("1") == ("0", "")
+
+
+def test_tensors_that_other_forwards_read_are_noted_whatever_becomes_of_them():
+    def reads(net, x):
+        return net.norm(net.first(x)) * float(net.norm.running_var.mean())
+
+    assert Flow(Net(reads)).read["norm"] == {"running_var"}
 
 
 def test_tracing_leaves_nothing_behind():

@@ -1,5 +1,7 @@
 """Nets of timm and torchvision, one of each family: they are swapped to every kind and learn."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -141,3 +143,15 @@ def test_a_segmentation_net_of_torchvision_is_swapped_and_learns(name):
     for kind in ("kernel", "instance"):
         net, _ = knorm.swap_norm(model, kind)
         assert_learns(net, torch.randn(2, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "efficientnet_b0", "regnety_002", "knorm_resnet18"])
+def test_a_new_classifier_leaves_the_last_features_normalized(name):
+    timm = pytest.importorskip("timm")
+    importlib.import_module("knorm.timm_bridge")
+    net, _ = knorm.swap_norm(timm.create_model(name, num_classes=5).eval(), "kernel")
+    x = torch.randn(1, 3, 64, 64)
+    before = net.forward_head(net.forward_features(x), pre_logits=True)
+    net.reset_classifier(7)
+    assert torch.equal(net.forward_head(net.forward_features(x), pre_logits=True), before)
+    assert net(x).shape == (1, 7)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import knorm
 from knorm.choices import NORM_KINDS
 from knorm.swap import swap_norm
 from knorm.swap.forms import FORMS, find_norms
@@ -151,6 +152,13 @@ def test_the_default_groups_divide_and_hold_two_channels_or_more(channels, group
     assert default_groups(channels) == groups
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (24, 1), (48, 3), (64, 4), (1024, 32)])
+def test_a_group_of_a_vector_holds_16_channels_or_more(channels, groups):
+    for norm in (nn.BatchNorm1d(channels), nn.SyncBatchNorm(channels)):
+        net, _ = swap_norm(nn.Sequential(nn.Linear(3, channels), nn.ReLU(), norm), "group")
+        assert net[2].num_groups == groups
+
+
 def test_groups_that_do_not_divide_are_named_with_those_that_do():
     net = nn.Sequential(nn.BatchNorm2d(8), nn.BatchNorm2d(12))
     with pytest.raises(ValueError, match=r"1: groups=8 does not divide 12.*could be 1, 2, 4$"):
@@ -176,6 +184,43 @@ def test_scale_and_shift_are_what_a_batch_norm_does_in_evaluation(affine):
     torch.testing.assert_close(x * scale + shift, module(x))
 
 
+class Response(nn.LayerNorm):
+    """A norm with a way of its own."""
+
+    def forward(self, input):  # noqa: A002
+        return super().forward(input) + input
+
+
+class OwnNorm2d(Response):
+    pass
+
+
+def test_every_norm_has_a_row_and_what_stays_says_why():
+    net = nn.Sequential(
+        nn.BatchNorm2d(4), knorm.KNConv2d(4, 4, 1), OwnNorm2d(4), Response(4), nn.BatchNorm2d(4)
+    )
+    _, report = swap_norm(net, "none", modules=lambda name, module: name != "0")
+    assert [row.note for row in report.rows] == [
+        "left out by modules=",
+        "its norm is one with the convolution",
+        "a norm of unknown form",
+        "a norm of unknown form",
+        "",
+    ]
+    assert [row.stays for row in report.rows] == [True] * 4 + [False]
+    assert str(report).startswith("none: 1 replaced, 4 as they were")
+    _, report = swap_norm(net, "kernel", modules="*[01]")
+    assert report.rows[1].note == "kernel already"
+
+
+def test_a_net_of_kernel_convolutions_alone_is_refused_by_their_name():
+    net = knorm.create_model("knresnet18", num_classes=5)
+    with pytest.raises(ValueError, match=r"can become 'group'; .*: its norm is one with the conv"):
+        swap_norm(net, "group")
+    _, report = swap_norm(net, "kernel")
+    assert all(row.stays for row in report.rows)
+
+
 def test_every_form_that_sees_the_batch_is_known_to():
     names = {name for (_, name), form in FORMS.items() if form.sees_batch}
     assert {"BatchNorm1d", "SyncBatchNorm", "BatchNormAct2d", "EvoNorm2dB0"} <= names
@@ -187,6 +232,16 @@ def test_a_norm_without_tensors_gets_the_device_and_type_of_what_stands_before_i
     net = nn.Sequential(like, nn.InstanceNorm2d(8)).to("meta", torch.bfloat16)
     swapped, _ = swap_norm(net, "group")
     assert {(p.device.type, p.dtype) for p in swapped.parameters()} == {("meta", torch.bfloat16)}
+
+
+@pytest.mark.parametrize("norm", [nn.SyncBatchNorm(8), nn.GroupNorm(2, 8)])
+def test_a_norm_behind_a_linear_layer_is_one_for_vectors_in_a_net_of_convolutions_too(norm):
+    start = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    net = nn.Sequential(*start, nn.Linear(4, 8), nn.ReLU(), norm)
+    swapped, _ = swap_norm(net, "batch")
+    assert type(swapped[6]) is nn.BatchNorm1d
+    with pytest.raises(ValueError, match=r"^6: norm 'local_context' is for 2 spatial dimensions"):
+        swap_norm(net, "local_context")
 
 
 def test_a_net_of_linear_layers_goes_to_group_norm_and_back():

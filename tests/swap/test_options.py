@@ -30,6 +30,9 @@ def net(**more):
         ({"kind": "kernel", "dropout_p": 1.0}, r"dropout_p must be in \[0, 1\)"),
         ({"kind": "group", "fold": True}, "fold concerns kind 'kernel' or 'none'"),
         ({"kind": "kernel", "affine": False}, "affine=False concerns norms that stand"),
+        ({"kind": "kernel", "keep_affine": False}, "keep_affine=False concerns norms that stand"),
+        ({"kind": "group", "eps": float("nan")}, "eps must be a number from 0 up"),
+        ({"kind": "group", "eps": float("inf")}, "eps must be a number from 0 up"),
         ({"kind": "none", "eps": 1e-3}, "eps concerns norms"),
         ({"kind": "layer", "eps": -1.0}, "eps must be a number from 0 up"),
         ({"kind": "layer", "affine": 1}, "affine takes True or False, got 1"),
@@ -53,6 +56,7 @@ def test_the_last_features_have_five_times_the_dropout_up_to_a_quarter(p, final)
         (None, ["stem", "head"]),
         ("st*", ["stem"]),
         (["head", "stem"], ["stem", "head"]),
+        ({"head", "stem"}, ["stem", "head"]),
         (lambda name, module: isinstance(module, nn.LayerNorm), ["head"]),
     ],
 )
@@ -77,6 +81,12 @@ def test_modules_selects_norms_by_pattern_or_predicate(modules, names):
 def test_a_selection_that_cannot_be_is_named(model, modules, words):
     with pytest.raises(ValueError, match=words), torch.no_grad():
         norms_to_swap(model, modules)
+
+
+def test_a_function_is_asked_once_for_each_norm():
+    asked = []
+    norms_to_swap(net(), lambda name, module: asked.append(name) or True)
+    assert asked == ["stem", "head"]
 
 
 def test_a_norm_of_unknown_form_may_be_left_out():

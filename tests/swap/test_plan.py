@@ -65,11 +65,41 @@ def test_a_convolution_and_its_norm_become_one_kernel_convolution():
 
 def test_the_last_features_are_normalized_before_pooling():
     swapped, report = swap_norm(small_net(), "kernel")
-    norm, pool = swapped[6]
-    assert (type(norm), type(pool)) == (knorm.KernelNorm2d, nn.AdaptiveAvgPool2d)
+    act, norm = swapped[5]
+    assert (type(act), type(norm)) == (nn.ReLU, knorm.KernelNorm2d)
     assert norm.kernel_size == (1, 1)
     assert norm.dropout_p == 0.25
-    assert report.rows[-1].name == "6"
+    assert (report.rows[-1].name, report.rows[-1].became) == ("5", "ReLU + KernelNorm2d")
+    assert str(report).startswith("kernel: 2 replaced, 0 as they were")
+
+
+def test_where_a_layer_with_weights_gives_to_the_pooling_they_keep_their_names():
+    net = nn.Sequential(*small_net()[:5], nn.PReLU(), nn.AdaptiveAvgPool2d(1))
+    swapped, report = swap_norm(net, "kernel")
+    assert type(swapped[5]) is nn.PReLU
+    assert report.rows[-1].note.endswith("(a pooling in its place would not)")
+    norm, pool = swapped[6]
+    assert (type(norm), type(pool)) == (knorm.KernelNorm2d, nn.AdaptiveAvgPool2d)
+
+
+class Attention(nn.Module):
+    """Channels weighed by what linear layers make of their means (squeeze and excitation)."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, channels)
+
+    def forward(self, x):
+        weights = self.fc(self.pool(x).flatten(1)).sigmoid()
+        return (x * weights[:, :, None, None]).mean((2, 3))
+
+
+def test_the_pooling_of_an_attention_is_not_that_of_the_net():
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), Attention(6))
+    swapped, report = swap_norm(net, "kernel")
+    assert type(swapped[3].pool) is nn.AdaptiveAvgPool2d
+    assert report.rows[-1].became == "KNConv2d + KernelNorm2d"
 
 
 @pytest.mark.parametrize("layer", [nn.Flatten(), nn.Conv2d(6, 6, 1)])
@@ -200,13 +230,44 @@ def test_folding_batch_norms_away_changes_nothing_in_evaluation(make):
     assert all(row.kept == ("scale", "shift") for row in report.rows)
 
 
-def test_folding_reaches_linear_layers_and_norms_that_stand_alone():
-    net = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 5, bias=False), nn.BatchNorm1d(5))
-    swapped, report = swap_norm(trained(net, 8, 6), "none", fold=True)
-    x = torch.randn(8, 6)
+def test_behind_linear_layers_and_alone_scale_and_shift_stand():
+    net = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 6, bias=False), nn.BatchNorm1d(6))
+    for shape in ((8, 6), (8, 6, 6)):  # of the second a batch norm takes dimension 1
+        swapped, report = swap_norm(trained(net, *shape), "none", fold=True)
+        x = torch.randn(shape)
+        torch.testing.assert_close(swapped(x), net(x))
+        assert [type(m) for m in swapped] == [ScaleShift, nn.Linear, ScaleShift]
+        assert report.rows[1].note.startswith("stands alone: the Linear before it may give (N, L")
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_frozen_norm_that_stands_as_scale_and_shift_goes_on_not_learning(learns):
+    net = trained(nn.Sequential(nn.BatchNorm1d(6)), 8, 6).requires_grad_(learns)
+    swapped, _ = swap_norm(net, "none", fold=True)
+    assert {p.requires_grad for p in swapped.parameters()} == {learns}
+
+
+class ByMode(nn.Module):
+    """The convolution's output goes elsewhere too, in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) if self.training else self.norm(y) + y
+
+
+def test_a_norm_is_folded_only_where_evaluation_uses_it_as_training_does():
+    net = trained(ByMode(), 4, 3, 5, 5)
+    swapped, report = swap_norm(net, "none", fold=True)
+    x = torch.randn(2, 3, 5, 5)
     torch.testing.assert_close(swapped(x), net(x))
-    assert [type(m) for m in swapped] == [ScaleShift, nn.Linear, nn.Identity]
-    assert report.rows[1].note == "folded into 1"
+    assert report.rows[0].note == "stands alone: in evaluation its input goes elsewhere too"
+    with pytest.raises(ValueError, match=r"fold: no norm .* that a convolution takes up"):
+        swap_norm(net, "kernel", fold=True)
 
 
 def test_folding_into_a_kernel_convolution_keeps_scale_and_shift():
