@@ -171,6 +171,8 @@ class PrivateRun(Recipe):
 
     privacy: dict[str, Any]
     """its section of that name"""
+    canaries: dict[str, Any] | None = None
+    """that of an audit"""
 
 
 def parse_recipe(
