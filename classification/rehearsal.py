@@ -47,7 +47,7 @@ def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator, way: Way
     say(f"MACs   {macs / 1e6:,.1f} million per image in the forward pass")
     say(f"curve  {curve(trainer)}  learning rate over {trainer.epochs} epochs")
     with passing_folder(recipe, accelerator) as folder:
-        run = Run(folder, accelerator, facts_of(recipe, data))
+        run = Run(folder, accelerator, facts_of(recipe, data, way.unseen))
         per_step = try_training(trainer, way.begin(recipe, run, trainer, data, task))
         per_image = try_evaluation(recipe, trainer, data, task)
         run.save(LAST, trainer)

@@ -95,7 +95,7 @@ def train(
     weights = None if place.saved else first_weights(recipe)
     trainer = way.make_trainer(recipe, data, accelerator, weights)
     with open_run_folder(recipe, place, accelerator, command) as folder:
-        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
+        run = Run(folder, accelerator, facts_of(recipe, data, way.unseen), recipe.keep)
         if place.saved:
             run.resume(trainer)
         else:
@@ -150,8 +150,9 @@ def parent_of(recipe: Recipe) -> Path:
     return Path("runs", recipe.name or "")
 
 
-def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
-    """What a checkpoint says of its net and its data."""
+def facts_of(recipe: Recipe, data: ImageData, unseen: str | None = None) -> dict[str, Any]:
+    """What a checkpoint says of its net and its data; of the split `unseen` no fingerprint."""
+    seen = {name: split for name, split in data.splits.items() if name != unseen}
     return {
         "model": asdict(recipe.model),
         "num_classes": len(data.classes),
@@ -160,7 +161,7 @@ def facts_of(recipe: Recipe, data: ImageData) -> dict[str, Any]:
         "num_samples": {name: len(split.labels) for name, split in data.splits.items()},
         "mean": data.mean.flatten().tolist(),
         "std": data.std.flatten().tolist(),
-        "fingerprints": {name: split.fingerprint() for name, split in data.splits.items()},
+        "fingerprints": {name: split.fingerprint() for name, split in seen.items()},
     }
 
 

@@ -43,6 +43,8 @@ class Way(NamedTuple):
     """(recipe, run, trainer, data, task); the trainer is where the run goes on"""
     sum_up: Callable[[Path, Sequence[dict[str, Any]]], str] = write_seeds
     """writes what several seeds say together, and returns it"""
+    unseen: str | None = None
+    """a split of which no hash may stand in a checkpoint: it tells who is in"""
 
 
 def make_trainer(

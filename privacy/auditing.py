@@ -90,7 +90,7 @@ def attacks_on(
     task = Classification(recipe.loss, len(data.classes))
     make_batch = partial(made_up, recipe, data)
     size = physical_batch(recipe.privacy, run, trainer, task.loss, make_batch)
-    secret, ledger = keys_of(recipe, budget, run, trainer)
+    secret, ledger = keys_of(recipe, budget, run, trainer, data, size)
     mechanics = mechanics_of(recipe, budget, secret, ledger)
     wanted, net = recipe.canaries, trainer.net
     canaries = draw_canaries(

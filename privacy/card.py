@@ -20,14 +20,18 @@ from privacy.ledger import Ledger, Mechanism
 from privacy.spending import Budget
 
 CARD = "privacy_card"
+FOREIGN = ("pretrained", "checkpoint_path")  # options of timm's nets that bring weights
 
 NOT_COVERED = (
     "the test numbers, where training images are among the test images",
     "the choice of hyper-parameters, where it was made on these training images",
     "best weights and validation numbers: they look at the validation images, which the budget "
     "does not count",
-    "train.* numbers, batch sizes and times in metrics.jsonl, metrics.csv, curves.png and trackers",
-    "optimizer state and secret.key in this folder: share weights, config and this card alone",
+    "train.* numbers, batch sizes and times (images a second times seconds are the images drawn): "
+    "metrics.jsonl, metrics.csv, curves.png, the state.json of checkpoints and trackers",
+    "optimizer state and secret.key in this folder: share the .safetensors of weights, config.yaml "
+    "and this card alone",
+    "the number of training images, which stands on this card: it is taken as public",
 )
 
 
@@ -55,9 +59,10 @@ def card_of(
         "warnings": warnings_of(budget),
         "checked_before_training": "nothing" if proof is None else asdict(proof),
         "seeds": {
-            "secret": "256 bits of the system's source key masks and noise (secret.key)",
+            "secret": "256 bits of the system's source key masks, noise, augmentation and dropout "
+            "(secret.key)",
             "secret_commitment": ledger.secret.commitment,
-            "public_seed": f"{recipe.seed}: first weights, augmentation, dropout",
+            "public_seed": f"{recipe.seed}: first weights",
         },
         "not_covered": [*NOT_COVERED, *not_covered_here(recipe)],
         "versions": versions(),
@@ -84,7 +89,10 @@ def warnings_of(budget: Budget) -> list[str]:
 def not_covered_here(recipe: PrivateRecipe) -> list[str]:
     """What this recipe does before or beside the private steps."""
     begun = Path(recipe.model.weights).name if recipe.model.weights else None
+    foreign = [name for name in FOREIGN if recipe.model.options.get(name)]
     given = {
+        f"the first weights, by {' and '.join(foreign)}: what these cost, where they were trained "
+        "on the same images, adds up": foreign,
         f"the first weights, those of {begun}: what these cost, where they were trained on the "
         "same images, adds up": begun,
         "which images were kept for validation: the cut looks at all labels": (
@@ -174,10 +182,18 @@ def checked(proof: Any) -> str:
         return f"{proof} (privacy.checks was off)."
     return (
         f"on {proof['records']} made-up images, {proof['parameters']} parameters: with another "
-        "image in one place all other gradients kept their bits; gradients add up to torch's "
+        "image in one place all other gradients kept their bits, "
+        f"{without_one(proof)}; gradients add up to torch's "
         f"within {proof['largest_difference']:.1e}; the largest clipped norm was "
         f"{proof['largest_norm']:.4f} of the bound."
     )
+
+
+def without_one(proof: Mapping[str, Any]) -> str:
+    """What was found where an image was left out."""
+    if proof["without_one"]:
+        return "with an image less their values"
+    return "(with an image less was not tried: the net draws numbers that no rate turns off)"
 
 
 def in_digits(epsilon: float | str) -> str:

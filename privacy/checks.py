@@ -1,6 +1,7 @@
 """Proof before training that gradients are the images' own, on a few made-up images.
 
-1. Independence: with another image in one place, every other image's gradient keeps its bits.
+1. Independence: with another image in one place, every other image's gradient keeps its bits; with
+   an image less, first, last or between, it keeps its value. No buffer changes.
 2. Completeness: the images' gradients add up to the gradient that torch computes for the batch.
 3. Sensitivity: what one image adds to the sum has at most the norm that it is clipped to.
 
@@ -8,7 +9,7 @@ No image of the data set is looked at. What the checks find wrong is named with 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ from privacy.contributions import Contribution, Samples, wide
 from privacy.per_record import Recorder, trainable
 from privacy.rules import RULES
 
-RECORDS, SEED = 4, 20
+RECORDS, MORE, SEED = 4, 9, 20
+RATES = ("p", "drop_prob", "dropout_p", "dropout", "drop", "prob")
 CONTRASTS = (1, 0, 10)  # of the image that the last one is exchanged for
 TOLERANCE = 1e-3  # of sums, relative to the parameter's gradient
 NEGLIGIBLE = 1e-4  # part of the whole gradient below which rounding may be all there is
@@ -43,6 +45,9 @@ class Proof:
 
     records: int
     parameters: int
+    without_one: bool
+    """whether gradients were compared with those where a record is missing; not for nets that draw
+    random numbers in ways unknown"""
     largest_difference: float
     """of a sum of gradients from torch's, relative to the norm of the latter"""
     largest_norm: float
@@ -63,13 +68,15 @@ def prove(net: nn.Module, loss_of: LossOf, make_batch: MakeBatch, privacy: Priva
     net = deepcopy(net).train()
     fill_zeros(net)
     with fresh_seed():
-        one = make_batch(RECORDS, SEED)
+        one, buffers = make_batch(RECORDS, SEED), [b.clone() for b in net.buffers()]
         found = gradients(net, loss_of, one, privacy)
         for mixed in with_others_last(one, make_batch(RECORDS, SEED + 1)):
             check_independent(net, found, gradients(net, loss_of, mixed, privacy), (one, mixed))
+        check_buffers(net, buffers)
+        without_one = check_fewer(net, loss_of, make_batch(MORE, SEED + 2), privacy)
         difference = check_complete(net, loss_of, one, found, privacy)
         norm = check_bounded(found, privacy)
-    return Proof(RECORDS, len(found), difference, norm)
+    return Proof(RECORDS, len(found), without_one, difference, norm)
 
 
 def refuse_batch_statistics(net: nn.Module) -> None:
@@ -104,7 +111,8 @@ def gradients(
     """The records' gradients, with the draws of one seed."""
     recorder = Recorder(net, RULES, thin=privacy.ghost)
     seed_torch(SEED)
-    with naming_modules(net), recorder.recording(RECORDS) as tape:
+    count = batch.inputs.shape[0] // privacy.views
+    with naming_modules(net), recorder.recording(count) as tape:
         loss, _ = loss_of(recorder, batch)
     (loss / privacy.views).backward()
     return recorder.gradients(tape)
@@ -130,6 +138,82 @@ def naming_modules(net: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def check_buffers(net: nn.Module, before: Sequence[Tensor]) -> None:
+    """No buffer was written in training: what it learns of images would have no noise."""
+    for (name, buffer), old in zip(net.named_buffers(), before, strict=True):
+        if not torch.equal(buffer, old):
+            raise UserMistakeError(
+                f"{name} changes with the images that the net is trained on, and would be saved "
+                "without noise; take a net without running statistics"
+            )
+
+
+def check_fewer(net: nn.Module, loss_of: LossOf, batch: Any, privacy: Privacy) -> bool:
+    """Without one of the records the others' gradients are what they were; False: cannot be told.
+
+    Dropout is off, for a record less means other draws. In float64, for other sizes round else.
+    """
+    net, batch = widened(without_draws(deepcopy(net)), loss_of, batch)
+    whole = gradients(net, loss_of, batch, privacy)
+    if draws(net, loss_of, batch):
+        return False
+    norm = squared_norm(whole).sqrt()
+    for left_out in (0, MORE // 2, MORE - 1):
+        kept = [record for record in range(MORE) if record != left_out]
+        fewer = gradients(net, loss_of, of_records(batch, kept, privacy.views), privacy)
+        apart = {
+            name: Samples(part.samples() - whole[name].samples()[kept])
+            for name, part in fewer.items()
+        }
+        if not (squared_norm(apart).sqrt() <= TOLERANCE * norm.max()).all():
+            raise UserMistakeError(
+                "the gradient for one image depends on how many others the batch has, or on its "
+                "place among them: in the net, or in the loss, which must be a sum"
+            )
+    return True
+
+
+def widened(net: nn.Module, loss_of: LossOf, batch: Any) -> tuple[nn.Module, Any]:
+    """Both in float64; as they are, where the net itself decides in which precision it computes."""
+    wide_net, wide_batch = deepcopy(net).double(), type(batch)(*map(in_double, batch))
+    try:
+        loss_of(wide_net, wide_batch)
+    except RuntimeError:
+        return net, batch
+    return wide_net, wide_batch
+
+
+def draws(net: nn.Module, loss_of: LossOf, batch: Any) -> bool:
+    """Whether random numbers have a part in the loss."""
+    values: list[Tensor] = []
+    for seed in (SEED, SEED + 1):
+        seed_torch(seed)
+        with torch.no_grad():
+            values.append(loss_of(net, batch)[0])
+    return not torch.equal(*values)
+
+
+def squared_norm(found: Mapping[str, Contribution]) -> Tensor:
+    """(N,) of all parameters together."""
+    return torch.stack([part.squared_norms() for part in found.values()]).sum(0)
+
+
+def without_draws(net: nn.Module) -> nn.Module:
+    """The net, its rates of dropout at zero, by the names that torch, timm and we give them."""
+    for module in net.modules():
+        for name in RATES:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return net
+
+
+def of_records(batch: Any, kept: Sequence[int], views: int) -> Any:
+    """The batch of these records alone."""
+    rows = [record * views + view for record in kept for view in range(views)]
+    parts = (part[rows] if isinstance(part, Tensor) else len(rows) for part in batch)
+    return type(batch)(*parts)
 
 
 def with_others_last(one: Any, other: Any) -> Iterator[Any]:
@@ -204,7 +288,7 @@ def check_complete(
     """The records' gradients add up to the ordinary one; the largest relative difference."""
     differences = differences_of_sums(net, loss_of, batch, found, privacy)
     if not largest(differences)[1] <= TOLERANCE:  # rounding, or wrong: float64 tells which
-        net, batch = deepcopy(net).double(), type(batch)(*map(in_double, batch))
+        net, batch = widened(net, loss_of, batch)
         found = gradients(net, loss_of, batch, privacy)
         differences = differences_of_sums(net, loss_of, batch, found, privacy)
     name, difference = largest(differences)

@@ -16,7 +16,7 @@ may not go on with anything changed that the sums depend on.
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +27,7 @@ from knorm.training.mistakes import UserMistakeError, check_positive, check_rang
 from privacy.secret import Secret
 
 FILE = "ledger.jsonl"
+SEAL_DIGITS = 64  # of an HMAC-SHA256 in hexadecimal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Mechanism:
     unit: str
     """what one record is, such as "one image" """
     accountant: str
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """by name, what the sums depend on besides: `privacy.origin`"""
     mechanism: str = field(default="Gaussian on a Poisson sample", init=False)
     neighbours: str = field(default="one unit added or removed", init=False)
 
@@ -52,7 +55,9 @@ class Mechanism:
 
     def facts(self) -> dict[str, Any]:
         """The fields as JSON takes them, the sampling rate as its exact fraction."""
-        return asdict(self) | {"sampling_rate": str(self.sampling_rate)}
+        facts = asdict(self) | {"sampling_rate": str(self.sampling_rate)}
+        del facts["origin"]
+        return facts | dict(self.origin)
 
 
 class Ledger:
@@ -153,9 +158,12 @@ class Ledger:
             raise self._edited() from None
         for name, value in json.loads(self._next).items():
             if name != "seal" and written.get(name) != value:
+                is_sealed = name in self.mechanism.origin and len(str(value)) == SEAL_DIGITS
+                old = (
+                    "another one" if is_sealed else f"{written.get(name)}, but this run has {value}"
+                )
                 raise UserMistakeError(
-                    f"{self.path}:1: {name} is {written.get(name)}, but this run has {value}; "
-                    "a run goes on only as it began"
+                    f"{self.path}:1: {name} is {old}; a run goes on only as it began"
                 )
 
     def _edited(self) -> UserMistakeError:

@@ -30,6 +30,7 @@ from privacy.checks import Proof, prove, refuse_batch_statistics
 from privacy.config import PrivateRecipe
 from privacy.ledger import FILE as LEDGER
 from privacy.ledger import Ledger, Mechanism
+from privacy.origin import origin_of
 from privacy.physical import physical_batch
 from privacy.sampler import PoissonSampling, chunks
 from privacy.secret import FILE as KEY
@@ -54,7 +55,7 @@ class PrivateCut:
     physical_batch: int
     """views of images in a chunk, at most"""
     seed: int
-    """of augmentation, public"""
+    """of augmentation, secret"""
 
     def windows(
         self, epoch: int, rank: int, num_ranks: int, first_step: int = 0
@@ -120,6 +121,7 @@ def private_way(budget: Budget, proof: Proof | None) -> Way:
         partial(make_trainer, budget=budget),
         partial(private_steps, budget=budget, proof=proof),
         partial(write_seeds_card, budget),
+        unseen="train",
     )
 
 
@@ -135,7 +137,7 @@ def private_steps(
 ) -> Steps:
     """Private steps on Poisson samples; at the end of the run its card."""
     size = physical_batch(recipe.privacy, run, trainer, task.loss, partial(made_up, recipe, data))
-    secret, ledger = keys_of(recipe, budget, run, trainer)
+    secret, ledger = keys_of(recipe, budget, run, trainer, data, size)
     cut = cut_of(recipe, budget, secret, size)
 
     def end() -> None:
@@ -184,7 +186,8 @@ def cut_of(
         steps=budget.steps,
         secret=secret,
     )
-    return PrivateCut(sampling, recipe.privacy.views, physical_batch, recipe.seed)
+    key = secret.number("augmentation")
+    return PrivateCut(sampling, recipe.privacy.views, physical_batch, key)
 
 
 def private_net(
@@ -250,9 +253,18 @@ def private_windows(
 
 
 def keys_of(
-    recipe: PrivateRecipe, budget: Budget, run: Run, trainer: Trainer
+    recipe: PrivateRecipe,
+    budget: Budget,
+    run: Run,
+    trainer: Trainer,
+    data: ImageData,
+    physical_batch: int,
 ) -> tuple[Secret, Ledger | None]:
     """The secret on every rank, and the main process's ledger, new or gone on with."""
+    begun = trainer.step > 0 or (run.folder / LEDGER).exists() or (run.folder / KEY).exists()
+    secret = of_run(run.accelerator, run.folder, resumes=begun)
+    if not run.writes:
+        return secret, None
     mechanism = Mechanism(
         sampling_rate=budget.sampling_rate,
         noise_multiplier=budget.noise_multiplier,
@@ -260,11 +272,8 @@ def keys_of(
         delta=recipe.privacy.delta,
         unit=UNIT,
         accountant=recipe.privacy.accountant,
+        origin=origin_of(recipe, data, physical_batch, secret),
     )
-    begun = trainer.step > 0 or (run.folder / LEDGER).exists() or (run.folder / KEY).exists()
-    secret = of_run(run.accelerator, run.folder, resumes=begun)
-    if not run.writes:
-        return secret, None
     if trainer.step > 0 or (run.folder / LEDGER).exists():
         return secret, Ledger.resume(run.folder, mechanism, secret, trainer.step)
     return secret, Ledger.begin(run.folder, mechanism, secret)

@@ -1,8 +1,11 @@
 """The run's secret: 256 bits that all its masks and all its noise are functions of.
 
 Whoever knows them can take the noise off the weights again, so they live in one file that nobody
-but its owner can read. They have nothing to do with the public seed of initialization and
-augmentation.
+but its owner can read. They have nothing to do with the public seed of first weights.
+
+Augmentation and dropout are theirs too: what they draw depends on a record's place in the data set
+or in the batch, which is another one where a record is missing. Drawn by a public seed, they would
+change what all later records add; by a secret one, they are as likely with the record as without.
 
 Random words are SHAKE-256 of the secret and of what the words are for, so every draw is a pure
 function: the same on every rank and after every restart, and telling it from true randomness, or
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
@@ -29,6 +33,7 @@ from knorm.training.mistakes import UserMistakeError
 
 FILE = "secret.key"
 BITS = 256
+STATE_BEGIN, STATE_WORDS = 24, 624  # bytes, and words of 8 with 32 bits, of MT19937 in torch
 
 
 class Secret:
@@ -55,6 +60,22 @@ class Secret:
         """
         label = json.dumps([purpose, *parts]).encode()
         return np.frombuffer(hashlib.shake_256(self._key + label).digest(8 * count), "<u8")
+
+    def number(self, purpose: str, *parts: int | str) -> int:
+        """One of 63 bits, by the same rule."""
+        return int(self.words(1, purpose, *parts)[0] >> np.uint64(1))
+
+    def seed_torch(self, purpose: str, *parts: int | str) -> None:
+        """Seed torch's global generators: 63 bits on GPUs, the whole state on the CPU.
+
+        Of a number, the CPU's keeps 32 bits, which can be searched through.
+        """
+        torch.manual_seed(self.number(purpose, *parts))
+        state = torch.get_rng_state()
+        words = self.words(STATE_WORDS // 2, f"{purpose}, cpu", *parts).view("<u4")
+        place = slice(STATE_BEGIN, STATE_BEGIN + 8 * STATE_WORDS)
+        state[place] = torch.from_numpy(words.astype("<u8").view(np.uint8))
+        torch.set_rng_state(state)
 
     def seal(self, text: str) -> str:
         """HMAC-SHA256 of a text in hexadecimal, which only who knows the secret can make."""

@@ -13,7 +13,6 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from knorm.training.loop import Step, Sums, Trainer, Window
-from knorm.training.seeds import seed_torch
 from privacy.clipping import clipped_sums
 from privacy.config import Privacy
 from privacy.ledger import Ledger
@@ -55,7 +54,7 @@ def private_step(trainer: Trainer, loss_of: LossOf, mechanics: Mechanics) -> Ste
         for place, batch in enumerate(window.batches):
             # dropout is a function of the global chunk, not of the rank that computes it
             chunk = accelerator.process_index + place * accelerator.num_processes
-            seed_torch(trainer.seed, trainer.step, chunk)
+            mechanics.secret.seed_torch("dropout", trainer.step, chunk)
             with recorder.recording(batch.real // privacy.views) as tape, accelerator.autocast():
                 loss, logged = loss_of(recorder, batch)
             (loss / privacy.views).backward()
@@ -63,7 +62,7 @@ def private_step(trainer: Trainer, loss_of: LossOf, mechanics: Mechanics) -> Ste
             for name, value in clipped.sums.items():
                 sums[name] += value
             for name, value in (logged | {"dropped": clipped.dropped}).items():
-                totals[name] = totals[name] + value.detach()
+                totals[name] = totals[name] + value.detach().nan_to_num(0.0, 0.0, 0.0)
         released = release(sums, trainer, mechanics, std)
         for name, parameter in parameters.items():
             parameter.grad = (released[name] / mechanics.expected_batch).to(parameter.dtype)

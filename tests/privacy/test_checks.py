@@ -140,3 +140,64 @@ def test_rounding_is_told_from_wrong_gradients_in_float64():
     proof = prove(net, summed, make_batch, PRIVACY)
     assert proof.largest_difference < 1e-7  # below what float32 can show
     assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
+
+
+class Crowd(nn.Module):
+    """A net in which `how` many records there are, or which of them it is, counts."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        return x * self.how(x)
+
+
+CROWDS = {
+    "size": lambda x: len(x) / 4,
+    "place": lambda x: (1.0 + torch.arange(len(x)) % 2).to(x.dtype)[:, None, None, None],
+    "many": lambda x: x.mean() if len(x) > 4 else 1.0,
+}
+
+
+@pytest.mark.parametrize("how", CROWDS)
+def test_what_counts_the_records_is_found(how):
+    with pytest.raises(UserMistakeError, match="how many others the batch has"):
+        prove(net_with(Crowd(CROWDS[how])), summed, make_batch, PRIVACY)
+
+
+def test_a_mean_over_the_batch_is_no_sum():
+    def mean(model, batch):
+        return F.cross_entropy(model(batch.inputs), batch.targets), {}
+
+    with pytest.raises(UserMistakeError, match="which must be a sum"):
+        prove(net_with(nn.GroupNorm(2, 4)), mean, make_batch, PRIVACY)
+
+
+class Remembers(nn.InstanceNorm2d):
+    """Every image by its own statistics in training, and a buffer that keeps a mean of them."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.register_buffer("seen", torch.zeros(channels))
+
+    def forward(self, input):  # noqa: A002
+        self.seen.lerp_(input.detach().mean((0, 2, 3)), 0.1)
+        return super().forward(input)
+
+
+def test_buffers_that_learn_of_the_images_are_named():
+    with pytest.raises(UserMistakeError, match=r"1\.seen changes with the images"):
+        prove(net_with(Remembers(4)), summed, make_batch, PRIVACY)
+
+
+class Drawn(nn.Module):
+    """Random numbers that no rate turns off."""
+
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+@pytest.mark.parametrize(("layer", "told"), [(Drawn(), False), (nn.Dropout(0.5), True)])
+def test_draws_that_cannot_be_turned_off_are_told(layer, told):
+    assert prove(net_with(layer), summed, make_batch, PRIVACY).without_one is told

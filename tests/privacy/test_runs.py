@@ -14,6 +14,10 @@ from knorm.cli import report
 from knorm.training.mistakes import run_program
 from knorm.training.run import Run
 from privacy import train
+from privacy.config import parse_recipe
+from privacy.runs import cut_of
+from privacy.secret import Secret
+from privacy.spending import budget_of
 from tests.classification.runs import TWO, evaluated, launch, value
 from tests.privacy.known import SECRET
 
@@ -127,6 +131,10 @@ def spoil(folder, what):
         ledger.unlink()
     elif what == "secret gone":
         (folder / "secret.key").unlink()
+    elif what == "rate edited":
+        config = (folder / "config.yaml").read_text()
+        assert "  lr: 2.0\n" in config
+        (folder / "config.yaml").write_text(config.replace("  lr: 2.0\n", "  lr: 0.1\n"))
 
 
 @pytest.mark.parametrize(
@@ -135,6 +143,7 @@ def spoil(folder, what):
         ("edited", NOISE, "ledger.jsonl:3 is not the line that this run wrote"),
         ("ledger gone", NOISE, "ledger.jsonl is missing"),
         ("secret gone", NOISE, "secret.key is missing"),
+        ("rate edited", [*NOISE, "--optim.lr=0.1"], "settings is another one; a run goes on only"),
         ("nothing", ["--privacy.epsilon=2"], "privacy.epsilon was None, now 2"),
         ("nothing", [*NOISE, "--privacy.max_norm=2"], "privacy.max_norm was 1.0, now 2"),
     ],
@@ -164,6 +173,21 @@ def finished(tmp_path_factory):
     """A finished run with best weights and a moving average."""
     options = ["--data.val_fraction=0.3", "--data.limit=60", "--ema_decay=0.9", "--test_flip"]
     return run(tmp_path_factory.mktemp("finished") / "run", *QUICK, *options)
+
+
+def test_no_hash_of_the_training_images_leaves_the_run(finished):
+    for state in finished.glob("*/state.json"):
+        assert set(json.loads(state.read_text())["fingerprints"]) == {"val", "test"}
+
+
+def test_what_depends_on_places_is_drawn_by_the_secret():
+    """By a public seed, one image less would change the augmentation of all after it."""
+    recipe = parse_recipe([*SMALL, *NOISE, "--augment.flip=true"])
+    budget = budget_of(recipe, 100)
+    secrets = [Secret(bytes([value]) * 32) for value in (1, 1, 2)]
+    one, again, other = (cut_of(recipe, budget, secret, 8).seed for secret in secrets)
+    assert one == again != other
+    assert recipe.seed not in (one, other)
 
 
 def test_evaluation_repeats_the_numbers_of_a_private_run(finished, capsys):

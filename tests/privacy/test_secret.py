@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from knorm.training.mistakes import UserMistakeError
 from privacy import secret
 from privacy.sampler import PoissonSampling
-from privacy.secret import FILE, Secret
+from privacy.secret import FILE, STATE_BEGIN, STATE_WORDS, Secret
 from tests.privacy.known import KEY, SECRET
 
 
@@ -216,3 +217,25 @@ def test_a_run_that_goes_on_makes_no_new_secret_and_a_new_one_takes_no_old(
         secret.create(tmp_path)
     with pytest.raises(UserMistakeError, match=message):
         secret.of_run(SimpleNamespace(is_main_process=True), tmp_path, resumes=resumes)
+
+
+def test_torch_keeps_more_of_the_secret_than_a_seed_has():
+    """The CPU's generator is an MT19937 whose words stand where we write them."""
+    torch.manual_seed(5)
+    words = np.random.RandomState(5).get_state()[1]
+    begin = torch.get_rng_state()[STATE_BEGIN : STATE_BEGIN + 8 * STATE_WORDS].numpy()
+    np.testing.assert_array_equal(begin.view("<u8"), words)
+    one, other = Secret(bytes(32)), Secret(bytes(31) + b"1")
+    drawn = []
+    for key, step in ((one, 3), (one, 3), (one, 4), (other, 3)):
+        key.seed_torch("dropout", step)
+        drawn.append(torch.rand(1000))
+    assert torch.equal(drawn[0], drawn[1])
+    for values in drawn[2:]:
+        assert not torch.equal(drawn[0], values)
+        assert abs(values.mean().item() - 0.5) < 0.05
+    state = np.random.RandomState()
+    state.set_state(("MT19937", one.words(312, "dropout, cpu", 3).view("<u4"), 624))
+    one.seed_torch("dropout", 3)
+    expected = state.randint(0, 2**32, 5, dtype=np.uint32) & 0xFFFFFF
+    np.testing.assert_array_equal((torch.rand(5) * 2**24).long().numpy(), expected)

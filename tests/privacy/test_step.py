@@ -1,5 +1,6 @@
 """The private step: plain training without noise, the same run on any number of chunks."""
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -158,6 +159,7 @@ def test_an_image_that_is_no_number_is_left_out_and_counted(tmp_path, monkeypatc
     net, row, _ = train(tmp_path, max_norm=without.max_norm)
     assert all(parameter.isfinite().all() for parameter in net.parameters())
     assert row["dropped"] == pytest.approx(1 / RECORDS)
+    assert math.isfinite(row["loss"])  # one image must not stop a run
 
 
 def test_numbers_over_training_images_can_be_kept_back(tmp_path):
