@@ -29,6 +29,7 @@ TABLES = {
     "kill-and-resume-2": partial(republished, kill_and_resume.render),
     "loader": partial(republished, loader.render),
     "per-record-census": lambda out: compare.page(out, per_record_census.render),
+    "private-cifar10-norms": lambda out: compare.page(out, compare.render),
     "swap-census": lambda out: compare.page(out, swap_census.render),
     "swap-finetune": lambda out: compare.page(out, swap_finetune.render),
     "training-step": partial(republished, training_step.render),
