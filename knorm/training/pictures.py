@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 DPI = 110
 PANEL = (4.5, 3.5)  # inches
-NOT_DRAWN = ("count", "correct")
+NOT_DRAWN = ("count", "correct", "dropped")
 MOST_NAMES, MOST_NUMBERS = 40, 20  # classes up to which a confusion matrix names and counts them
 
 
