@@ -14,7 +14,8 @@ from privacy.config import PrivateRecipe
 from privacy.secret import Secret
 
 DECIDING = (
-    "model", "augment", "loss", "optim", "schedule", "privacy", "batch_size", "epochs", "seed",
+    "data", "model", "augment", "loss", "optim", "schedule", "privacy", "batch_size", "epochs",
+    "seed",
 )  # fmt: skip
 """sections and settings of a recipe that weights and sums are functions of"""
 
@@ -26,6 +27,7 @@ def origin_of(
     settings = asdict(recipe)
     numeric = [settings["launch"][name] for name in ("mixed_precision", "channels_last")]
     deciding = {name: settings[name] for name in DECIDING} | {"launch": numeric}
+    del settings["data"]["root"]  # a place; the images are sealed by what they are
     sums = {
         "settings": to_json(deciding),
         "training_images": data.splits["train"].fingerprint(),

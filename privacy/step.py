@@ -61,6 +61,7 @@ def private_step(trainer: Trainer, loss_of: LossOf, mechanics: Mechanics) -> Ste
             clipped = clipped_sums(recorder.gradients(tape), privacy.clipping, privacy.max_norm)
             for name, value in clipped.sums.items():
                 sums[name] += value
+            # a chunk whose sum is no number has no part in the logged loss, which must stop no run
             for name, value in (logged | {"dropped": clipped.dropped}).items():
                 totals[name] = totals[name] + value.detach().nan_to_num(0.0, 0.0, 0.0)
         released = release(sums, trainer, mechanics, std)

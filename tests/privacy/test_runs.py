@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from knorm.training.mistakes import run_program
 from knorm.training.run import Run
 from privacy import train
 from privacy.config import parse_recipe
+from privacy.origin import origin_of
 from privacy.runs import cut_of
 from privacy.secret import Secret
 from privacy.spending import budget_of
@@ -178,6 +180,28 @@ def finished(tmp_path_factory):
 def test_no_hash_of_the_training_images_leaves_the_run(finished):
     for state in finished.glob("*/state.json"):
         assert set(json.loads(state.read_text())["fingerprints"]) == {"val", "test"}
+
+
+@pytest.mark.parametrize(
+    ("option", "is_other"),
+    [
+        ("--optim.lr=0.1", True),
+        ("--data.limit=99", True),
+        ("--launch.mixed_precision=bf16", True),
+        ("--data.root=elsewhere", False),
+        ("--launch.threads=2", False),
+        ("--keep.minutes=1", False),
+    ],
+)
+def test_the_ledger_seals_what_the_sums_depend_on(option, is_other):
+    device = SimpleNamespace(device=torch.device("cpu"))
+    train = SimpleNamespace(fingerprint=lambda: "images")
+    data = SimpleNamespace(splits={"train": train}, accelerator=device)
+    one, other = (
+        origin_of(parse_recipe([*SMALL, *NOISE, *options]), data, 8, SECRET)["settings"]
+        for options in ([], [option])
+    )
+    assert (one != other) is is_other
 
 
 def test_what_depends_on_places_is_drawn_by_the_secret():
