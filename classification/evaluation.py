@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from classification.config import Recipe
 from classification.data import ImageData, evaluation_batches, load_data
-from classification.task import Classification, make_model
-from classification.weights import check_agree, read_weights
+from classification.task import Classification
+from classification.weights import read_weights
 from knorm.choices import NormKind, Stats
 from knorm.training.evaluate import evaluate
 from knorm.training.launch import start
@@ -22,6 +22,8 @@ from knorm.training.mistakes import (
     UserMistakeError,
     mistakes_of_the_user,
 )
+from knorm.training.nets import make_model
+from knorm.training.weights import check_agree
 
 
 def carry_out(options: Namespace) -> None:
@@ -89,7 +91,7 @@ def load_net(
 
     With `swap` the norms of the loaded net are swapped as `model.swap` does it.
     """
-    read = read_weights(run_dir, weights)
+    read = read_weights(run_dir, which=weights)
     recipe, state = deepcopy(read.recipe), read.saved.state
     if eval_stats is not None:
         recipe.model = replace(recipe.model, eval_stats=eval_stats)
