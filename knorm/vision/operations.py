@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classification.geometry import inverse_maps, mapped
+from knorm.vision.geometry import inverse_maps, mapped
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 
