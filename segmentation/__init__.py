@@ -1,0 +1,1 @@
+"""Semantic segmentation: config, data, augment, task, train, evaluate, predict."""
