@@ -1,4 +1,4 @@
-"""Numbers of segmentation from one int64 matrix of pixel counts, as Cityscapes' own script has them.
+"""Numbers of segmentation from one int64 matrix of pixel counts, as in Cityscapes' own script.
 
 The matrix is (K, K + 1): the true class by row, the predicted one by column, and in the last column
 pixels that were taken for none of the K classes. Pixels without a true class are not in it. Sums of
