@@ -10,7 +10,6 @@ from classification.data_config import Data
 from knorm.training.config import has_section, parse, refuse_section
 from knorm.training.folder import CONFIG, checked, with_resumed_config
 from knorm.training.mistakes import check_range
-from knorm.training.model_settings import Model
 from knorm.training.recipes import read_yaml
 from knorm.training.run_settings import MOST_COUNT, RunSettings
 
@@ -40,7 +39,6 @@ class Recipe(RunSettings):
     """A run."""
 
     data: Data
-    model: Model
     eval_batch_size: int = 256
     """samples per batch in evaluation; results do not depend on the number of processes"""
     test_flip: bool = False

@@ -7,11 +7,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classification.config import Loss
-from classification.data import Batch
+from classification.config import Loss, Recipe
+from classification.data import Batch, ImageData, evaluation_batches
 from classification.data_config import Data
 from knorm.models import model_options
 from knorm.training import metrics
+from knorm.training.evaluate import evaluate
 from knorm.training.loop import Sums
 from knorm.training.model_settings import Model
 
@@ -90,3 +91,18 @@ class Classification:
 def score(numbers: Mapping[str, Any]) -> tuple[float, float]:
     """What makes weights the best: top-1, and between equals the lower loss."""
     return numbers["top1"], -numbers["loss"] if math.isfinite(numbers["loss"]) else -math.inf
+
+
+def evaluate_split(
+    net: nn.Module, data: ImageData, task: Classification, split: str, recipe: Recipe
+) -> dict[str, Tensor]:
+    """Per-sample values of a split, in its order, on every rank."""
+    return evaluate(
+        data.accelerator,
+        net,
+        evaluation_batches(data, split, recipe.eval_batch_size),
+        task.per_sample,
+        names=task.names,
+        num_samples=len(data.labels(split)),
+        seed=recipe.seed,
+    )

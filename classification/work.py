@@ -12,9 +12,8 @@ from torch.optim import Optimizer
 
 from classification.config import AnyRecipe, Recipe
 from classification.data import Batch, ImageData, training_windows
-from classification.evaluation import evaluate_split
 from classification.outcome import write_pictures
-from classification.task import Classification, score
+from classification.task import Classification, evaluate_split, score
 from classification.weights import first_weights
 from knorm.training.loop import Sums, Window
 from knorm.training.nets import check_takes, make_model
@@ -138,6 +137,9 @@ class ClassificationWork(Generic[AnyRecipe]):
 
     def score(self, numbers: Numbers) -> tuple[float, ...]:
         return score(numbers)
+
+    def write_examples(self, run: Run, epoch: int, details: Tensor) -> None:
+        """None: thumbnails would tell little."""
 
     def write_pictures(self, run: Run, details: Tensor, weights: str) -> dict[str, Any]:
         return write_pictures(run, details, weights)

@@ -1,17 +1,18 @@
 """Settings of the net, the same for every pipeline."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-from knorm.choices import SWAP_OPTIONS, TIMM, NormKind, Stats, check_name, model_names
+from knorm.choices import SWAP_OPTIONS, TIMM, NormKind, Stats, Task, check_name, model_names
 
 
 @dataclass(kw_only=True)
 class Model:
-    """The net, see `knorm.list_models()`; what is null is as the net's own default."""
+    """The net, see `knorm models`; what is null is as the net's own default."""
 
     name: str
-    """a name of `knorm.list_models()`, or timm:<name> for one of timm's nets"""
+    """a name of `knorm.list_models()`, of segmentation those with task="segmentation"; or, to
+    classify, timm:<name> for one of timm's nets"""
     norm: NormKind | None = None
     """kind of all norms of the net"""
     stem: str | None = None
@@ -32,21 +33,19 @@ class Model:
     swap_options: dict[str, Any] = field(default_factory=dict)
     """options of `knorm.swap_norm`, such as fold or groups"""
 
-    with_timm: ClassVar[bool] = True
-    """whether the name may be that of one of timm's nets"""
-
-    @staticmethod
-    def names() -> list[str]:
-        """The names that there are, timm's aside."""
-        return model_names()
-
     def __post_init__(self) -> None:
-        if not (self.with_timm and self.name.startswith(TIMM)):
-            check_name("model", self.name, self.names())
         if self.swap_options and self.swap is None:
             raise ValueError("model.swap_options belongs to model.swap, which is not given")
         for option in self.swap_options:
             check_name("model.swap_options", option, SWAP_OPTIONS)
+
+    def check_task(self, task: Task) -> None:
+        """Raise ValueError unless there is a net of that name for the task.
+
+        timm's nets classify; those of segmentation take them as model.options.backbone.
+        """
+        if not (task == "classification" and self.name.startswith(TIMM)):
+            check_name("model", self.name, model_names(task))
 
     def in_words(self) -> str:
         """The net, where its weights are from, and what is swapped."""

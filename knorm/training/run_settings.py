@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
+from knorm.choices import Task
 from knorm.training.config import to_yaml
 from knorm.training.mistakes import check_range
 from knorm.training.model_settings import Model
@@ -54,7 +56,10 @@ class RunSettings:
     launch: Launch = field(default_factory=Launch)
     keep: Keep = field(default_factory=Keep)
 
+    task: ClassVar[Task] = "classification"
+
     def __post_init__(self) -> None:
+        self.model.check_task(self.task)
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
                 "give epochs or steps, and null for the other, got "

@@ -163,16 +163,21 @@ def fit(work: Work, trainer: Trainer, run: Run, steps: Steps) -> None:
             )
             if not math.isfinite(train.get("loss", 0.0)):
                 raise DivergedError(f"the loss left all bounds in epoch {epoch}: lower optim.lr")
-            val = validate(work, trainer)
+            val = validate(work, trainer, run)
             row = row_of(trainer, train, val)
             run.record(trainer, row, work.score(val) if val else None)
             track(trainer.accelerator, row)
             progress.end_epoch(row)
 
 
-def validate(work: Work, trainer: Trainer) -> Numbers:
+def validate(work: Work, trainer: Trainer, run: Run) -> Numbers:
     """Numbers of the validation split; none where there is no such split."""
-    return work.evaluate(trainer.evaluated, "val").numbers if "val" in work.sizes else {}
+    if "val" not in work.sizes:
+        return {}
+    found = work.evaluate(trainer.evaluated, "val")
+    if run.writes:
+        work.write_examples(run, trainer.epoch, found.details)
+    return found.numbers
 
 
 def row_of(trainer: Trainer, train: Mapping[str, float], val: Numbers) -> dict[str, float]:

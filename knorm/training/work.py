@@ -120,6 +120,10 @@ class Work(Protocol):
         """What makes weights the best: the largest."""
         ...
 
+    def write_examples(self, run: Run, epoch: int, details: Any) -> None:
+        """Pictures of an epoch's validation, into the folder; on the main process alone."""
+        ...
+
     def write_pictures(self, run: Run, details: Any, weights: str) -> dict[str, Any]:
         """Pictures and tables of the test split, into the folder; what result.json tells of them.
 
