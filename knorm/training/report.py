@@ -129,5 +129,4 @@ def _percent(part: float | None) -> str:
 
 def _rank(part: float | None) -> tuple[bool, float]:
     """For sorting: those that are no number last."""
-    none = part is None or isnan(part)
-    return none, 0.0 if none else part
+    return (True, 0.0) if part is None or isnan(part) else (False, part)
