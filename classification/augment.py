@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classification import operations
 from classification.augment_config import Affine, Augment, Jitter
-from classification.geometry import crop_boxes, inverse_maps, mapped, resized
-from classification.operations import Operation
 from classification.policies import apply_policy
 from knorm.training.seeds import draw, mix, uniform
+from knorm.vision import operations
+from knorm.vision.geometry import crop_boxes, inverse_maps, mapped, resized
+from knorm.vision.operations import Operation
 
 VERTICAL, HORIZONTAL, FLIP, BOX, POLICY, AFFINE, JITTER = range(7)  # what a draw is for
 ANGLE, SHIFT_X, SHIFT_Y, SCALE, SHEAR = range(5)  # of an affine map
@@ -121,11 +121,3 @@ def jittered(images: Tensor, samples: Tensor, jitter: Jitter, key: int) -> Tenso
     for turn in range(count):
         images = operations.apply(list(ranges), images, order[:, turn], drawn[:, turn])
     return images
-
-
-def to_input(
-    images: Tensor, mean: Tensor, std: Tensor, memory_format: torch.memory_format
-) -> Tensor:
-    """uint8 images to what the net gets: pixels in [0, 1], then minus mean over deviation."""
-    scaled = images.float().div_(255).sub_(mean).div_(std)
-    return scaled.contiguous(memory_format=memory_format)

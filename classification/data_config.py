@@ -5,6 +5,7 @@ from typing import Literal
 
 from knorm.training.mistakes import check_positive, check_range
 from knorm.training.settings import MOST_THREADS
+from knorm.vision.scaling import check_scaling
 
 MOST_PIXELS = 16384  # of an image's side
 MOST_CLASSES, MOST_VALUES = 10**5, 10**10  # of the synthetic set
@@ -124,7 +125,7 @@ class Data:
             check_positive("data.limit", self.limit)
         check_range("data.workers", self.workers, 1, MOST_THREADS)
         self._check_owners()
-        self._check_scaling()
+        check_scaling(self.scaling, self.mean, self.std, self.facts.in_chans)
 
     def _check_owners(self) -> None:
         """Options of one data set are not given with another."""
@@ -146,24 +147,6 @@ class Data:
             )
         if self.name != "synthetic" and self.synthetic != Synthetic():
             raise ValueError(f"data.synthetic is for data.name synthetic, not for {self.name}")
-
-    def _check_scaling(self) -> None:
-        """Mean and deviation are there where they are used, one for each channel."""
-        for name in ("mean", "std"):
-            numbers, channels = getattr(self, name), self.facts.in_chans
-            if (self.scaling == "fixed") != (numbers is not None):
-                raise ValueError(
-                    f"data.{name} belongs to data.scaling fixed, which needs it, "
-                    f"got {numbers} with {self.scaling}"
-                )
-            if numbers is not None and len(numbers) != channels:
-                raise ValueError(
-                    f"data.{name} needs {channels} numbers, one for each channel, got {numbers}"
-                )
-        for number in self.mean or ():
-            check_range("data.mean", number, 0, 1)
-        for number in self.std or ():
-            check_positive("data.std", number)
 
     @property
     def facts(self) -> DataFacts:

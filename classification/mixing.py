@@ -13,8 +13,8 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from classification.augment_config import Augment
-from classification.geometry import draw_boxes
 from knorm.training.seeds import draw, mix, uniform
+from knorm.vision.geometry import draw_boxes
 
 ERASE, BOX, WHICH, MIXUP, CUTMIX, ROW, COLUMN = range(100, 107)  # apart from augment's
 ERASED_AREA, ERASED_SHAPE = (0.02, 0.33), (1 / 3.3, 1 / 0.3)  # as torchvision's RandomErasing

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from classification import operations
 from classification.augment_config import PolicyName
-from classification.operations import Operation
 from knorm.training.seeds import draw, mix, uniform
+from knorm.vision import operations
+from knorm.vision.operations import Operation
 
 ROW, STRENGTH, SIGN, HAPPENS = range(4)  # what a draw is for
 AUTO_BINS, WIDE_BINS = 10, 31  # strengths that an operation can have

@@ -7,7 +7,7 @@ A split has `labels` (int64), `device` (where its images come out) and
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +19,13 @@ import torch
 from torch import Tensor
 
 from classification.data_config import Data
-from classification.image_files import check_end, read_box, read_middle, read_sides
 from classification.synthetic import synthetic_images
 from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
+from knorm.vision.image_files import check_end, files_in, read_box, read_middle, read_sides
 
 AUTO_RESIDENT = 2 * 2**30  # bytes of decoded images
 DECODE_CHUNK = 4096  # images decoded between two copies
 STAT_PARTS = 64  # of a split, which threads look up
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 class Split(Protocol):
@@ -250,7 +249,7 @@ def _read_folder(data: Data, split: str) -> FolderSplit:
     paths: list[bytes] = []
     labels: list[int] = []
     for label, name in enumerate(folder_classes(data.root)):
-        found = sorted(_image_files(Path(data.root, split, name)))
+        found = sorted(files_in(Path(data.root, split, name)))
         if not found:
             raise UserMistakeError(f"{Path(data.root, split, name)} holds no images")
         paths += found
@@ -258,19 +257,6 @@ def _read_folder(data: Data, split: str) -> FolderSplit:
     pool = ThreadPoolExecutor(data.workers, thread_name_prefix="images")
     geometry = training if split == "train" else data.eval_geometry
     return FolderSplit(np.array(paths), torch.tensor(labels), geometry, pool)
-
-
-def _image_files(folder: Path) -> Iterator[bytes]:
-    seen: set[str] = set()
-    for place, inner, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above it
-            inner.clear()
-            continue
-        seen.add(real)
-        for name in names:
-            if os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield os.fsencode(os.path.join(place, name))
 
 
 def keep_resident(splits: Sequence[FolderSplit], resident: bool | Literal["auto"]) -> bool:

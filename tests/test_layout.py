@@ -10,7 +10,7 @@ import pytest
 import knorm
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("knorm", "classification", "privacy", "tests", "benchmarks")
+PACKAGES = ("knorm", "classification", "segmentation", "privacy", "tests", "benchmarks")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 MAX_LINES = 400
@@ -34,6 +34,9 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/timm_bridge.py": CORE | {"timm", "knorm.kernel", "knorm.models", "knorm.checkpoints"},
     "knorm/swap": CORE | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.swap"},
     "knorm/training": TRAINING | {"timm", "knorm"},
+    "knorm/vision": CORE
+    | {"numpy", "PIL", "torchvision", "knorm.vision"}
+    | {"knorm.training.mistakes", "knorm.training.seeds"},
     "knorm/cli": CORE | {"knorm"},
     "knorm/hub.py": CORE | {"huggingface_hub", "knorm"},
     "classification/hub.py": CORE | {"huggingface_hub", "knorm", "classification"},
@@ -41,6 +44,7 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models", "knorm.swap"},
     "classification": TRAINING
     | {"torchvision", "scipy", "sklearn", "PIL", "onnxruntime", "knorm", "classification"},
+    "segmentation": TRAINING | {"torchvision", "scipy", "PIL", "knorm", "segmentation"},
     "privacy": TRAINING
     | {"scipy", "opacus", "dp_accounting", "knorm", "classification", "privacy"},
 }

@@ -8,8 +8,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from classification.image_files import check_end, read_box, read_middle, read_sides
 from knorm.training.mistakes import UserMistakeError
+from knorm.vision.image_files import check_end, read_box, read_middle, read_sides
 
 
 def picture(width, height):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from classification import operations
+from knorm.vision import operations
 
 COUNT = 40
 

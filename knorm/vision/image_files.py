@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,21 @@ from knorm.training.mistakes import UserMistakeError
 
 ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")  # of JPEG, by its specification, and of PNG
 MOST_TAIL = 8  # bytes
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+def files_in(folder: Path) -> Iterator[bytes]:
+    """Paths of all image files at any depth, by their suffix, in no order; links are followed."""
+    seen: set[str] = set()
+    for place, inner, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above it
+            inner.clear()
+            continue
+        seen.add(real)
+        for name in names:
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield os.fsencode(os.path.join(place, name))
 
 
 @contextmanager

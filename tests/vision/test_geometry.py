@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
-from classification.geometry import crop_boxes, draw_boxes, inverse_maps, mapped, resized
+from knorm.vision.geometry import crop_boxes, draw_boxes, inverse_maps, mapped, resized
 
 RATIO = (3 / 4, 4 / 3)
 
