@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from knorm.training.evaluate import share_buffers, sum_over_ranks
 from knorm.training.seeds import seed_torch
 from segmentation.classes import IGNORE, Classes
+from segmentation.data import SegmentationData, evaluation_images
 from segmentation.inference import probabilities
 from segmentation.inference_config import Inference
 from segmentation.metrics import confusion_matrix, summary
@@ -36,6 +37,22 @@ class Evaluated(NamedTuple):
         """The split's numbers; `loss` is the mean over images that have labels."""
         losses = self.images["loss"][self.images["pixels"] > 0]
         return {"loss": losses.mean().item()} | summary(self.matrix, classes)
+
+
+def evaluate_split(
+    net: nn.Module, data: SegmentationData, split: str, settings: Inference, seed: int
+) -> Evaluated:
+    """Counts and values of a split, the same on every rank."""
+    return evaluate_images(
+        data.accelerator,
+        net,
+        evaluation_images(data, split),
+        data.inputs,
+        num_images=len(data.splits[split]),
+        num_classes=len(data.classes.names),
+        settings=settings,
+        seed=seed,
+    )
 
 
 def evaluate_images(
