@@ -8,7 +8,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from segmentation.classes import CAMVID, IGNORE
-from segmentation.evaluation_numbers import Evaluated, evaluate_images
+from segmentation.data import load_data
+from segmentation.data_config import Data, Scenes
+from segmentation.evaluation_numbers import NAMES, Evaluated, evaluate_images, evaluate_split
 from segmentation.inference_config import Inference
 from segmentation.metrics import confusion_matrix
 from tests.classification.runs import TWO, launch
@@ -59,6 +61,21 @@ def test_every_pixel_with_a_label_counts_once():
             assert values["pixels"] == valid.sum()
     assert torch.equal(found.matrix, matrix)
     assert found.matrix.sum() == sum((labels != IGNORE).sum() for _, _, labels in images)
+
+
+def test_a_split_is_evaluated_as_its_images_are(tmp_path):
+    accelerator = Accelerator(cpu=True)
+    settings = Data(root=str(tmp_path), scenes=Scenes(train=2, val=3, height=32, width=64))
+    data = load_data(settings, accelerator, channels_last=False)
+    net = nn.Conv2d(3, 19, 3, padding=1)
+    found = evaluate_split(net, data, "test", Inference(), 0)
+    matrix, test = torch.zeros(19, 20, dtype=torch.long), data.splits["test"]
+    for image, labels in (test.read(number) for number in range(3)):
+        predicted = net(data.inputs(image[None])).argmax(1)[0]
+        matrix += confusion_matrix(predicted, labels, 19)
+    assert matrix.sum()
+    assert torch.equal(found.matrix, matrix)
+    assert {name: len(column) for name, column in found.images.items()} == dict.fromkeys(NAMES, 3)
 
 
 def test_evaluation_leaves_torchs_random_numbers_and_the_nets_mode_alone():
