@@ -27,12 +27,13 @@ from torch import nn
 from benchmarks.report import publish
 from classification.config import Recipe, parse_recipe
 from classification.data import Batch, ImageData, load_data, training_windows
-from classification.task import Classification, make_model
-from classification.trainer import make_sampling, make_trainer
+from classification.work import ClassificationWork
 from knorm.training.launch import start
 from knorm.training.loop import Trainer, Window, gradient_step, train_epoch
+from knorm.training.nets import make_model
 from knorm.training.optim import make_optimizer
 from knorm.training.progress import Progress
+from knorm.training.trainer import make_trainer
 
 Windows = list[Window[Batch]]
 
@@ -46,8 +47,8 @@ class Bench:
     ready: Windows
 
     @property
-    def task(self) -> Classification:
-        return Classification(self.recipe.loss, len(self.data.classes))
+    def work(self) -> ClassificationWork[Recipe]:
+        return ClassificationWork(self.recipe, self.data)
 
 
 def bare_loop(bench: Bench) -> tuple[nn.Module, Callable[[], None]]:
@@ -74,8 +75,8 @@ def bare_loop(bench: Bench) -> tuple[nn.Module, Callable[[], None]]:
 
 def core_loop(bench: Bench, windows: Callable[[], Any]) -> tuple[Trainer, Callable[[], None]]:
     """The same steps by the core, over what `windows` gives."""
-    trainer = make_trainer(bench.recipe, bench.data, start(bench.recipe.launch))
-    step = gradient_step(trainer, bench.task.loss)
+    trainer = make_trainer(bench.work)
+    step = gradient_step(trainer, bench.work.loss)
     progress = Progress(epochs=1, steps=10**6, unit="img", enabled=True)
 
     def loop() -> None:
@@ -86,7 +87,7 @@ def core_loop(bench: Bench, windows: Callable[[], Any]) -> tuple[Trainer, Callab
 
 def augmented(bench: Bench) -> Callable[[], Any]:
     """Windows of the recipe's own data, epoch after epoch."""
-    sampling, augment = make_sampling(bench.recipe, bench.data), bench.recipe.augment
+    sampling, augment = bench.work.cut(), bench.recipe.augment
     epochs = (training_windows(bench.data, augment, sampling, epoch) for epoch in range(1, 10**6))
     stream = chain.from_iterable(epochs)
     return lambda: islice(stream, len(bench.ready))
@@ -131,7 +132,8 @@ def main(
     settings = parse_recipe([*recipe, f"--launch.threads={threads}", "--launch.cpu=true"])
     accelerator = start(settings.launch)
     data = load_data(settings, accelerator)
-    windows = training_windows(data, settings.augment, make_sampling(settings, data), 1)
+    work = ClassificationWork(settings, data)
+    windows = work.windows(work.cut(), 1)
     bench = Bench(settings, data, list(islice(windows, steps)))
     check_equal(bench)
     loops = {

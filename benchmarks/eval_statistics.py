@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from classification.data import load_data
-from classification.evaluation import evaluate_split, load_net
-from classification.task import Classification
+from classification.evaluation import load_net
+from classification.work import ClassificationWork
 from knorm.kernel.ops import STATS
 from knorm.training.compare import write_table
 from knorm.training.launch import start
@@ -31,15 +31,11 @@ def evaluate_run(run_dir: Path, sampled_seeds: int) -> list[dict[str, object]]:
     rows, data = [], None
     for stats in STATS:
         for seed in range(sampled_seeds if stats == "sampled" else 1):
-            recipe, net, state, _ = load_net(
-                run_dir, weights="last", eval_stats=stats, seed=seed, cpu=True
-            )
+            loaded = load_net(run_dir, weights="last", eval_stats=stats, seed=seed, cpu=True)
+            recipe, state = loaded.recipe, loaded.state
             if data is None:
-                moments = (torch.tensor(state[name])[:, None, None] for name in ("mean", "std"))
-                data = load_data(recipe, start(recipe.launch), statistics=tuple(moments))
-            task = Classification(recipe.loss, len(data.classes))
-            values = evaluate_split(net, data, task, "test", recipe)
-            numbers = task.summary(values, data.labels("test"))
+                data = load_data(recipe, start(recipe.launch), statistics=loaded.statistics)
+            numbers = ClassificationWork(recipe, data).evaluate(loaded.net, "test").numbers
             rows.append(
                 {
                     "data": Path(recipe.data.root).name

@@ -109,6 +109,11 @@ class Augment:
         """Whether images are mixed in pairs."""
         return self.mixup > 0 or self.cutmix > 0
 
+    @property
+    def together(self) -> int:
+        """Images that must not be parted: the pairs that are mixed."""
+        return 2 if self.mixes else 1
+
     def complete(self, facts: DataFacts, batch_size: int) -> None:
         """Fill in what is usual for the data set, and check what depends on it."""
         if self.crop_padding is None:

@@ -7,16 +7,12 @@
 Prints one line of JSON on standard output, and the same in words on standard error.
 """
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from knorm.choices import NORM_KINDS, STATS
-from knorm.training.folder import BEST, LAST
 from knorm.training.mistakes import OneLineParser, run_program
+from knorm.training.options import add_loading, add_split
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,21 +26,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse_options(argv: Sequence[str] | None) -> Namespace:
     """What is to be evaluated."""
     parser = OneLineParser(prog="python -m classification.evaluate", description=__doc__)
-    parser.add_argument("run_dir", type=Path, help="folder of a run")
-    parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--weights", choices=(BEST, LAST), help="best where there are such")
-    parser.add_argument("--eval_stats", choices=STATS, help="instead of the recipe's")
-    parser.add_argument("--swap", choices=NORM_KINDS, help="norms to evaluate it with instead")
-    parser.add_argument("--swap_options", type=mapping, help="for example '{\"fold\": true}'")
-    parser.add_argument("--seed", type=int, help="of nets that draw in evaluation (sampled)")
+    add_loading(parser)
+    add_split(parser)
     parser.add_argument("--test_flip", action="store_true", help="tell top1_flip, too")
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     return parser.parse_args(argv)
-
-
-def mapping(text: str) -> dict[str, Any]:
-    """Names and values, given as JSON."""
-    return dict(json.loads(text))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from classification.data import load_data
 from classification.evaluation import load_net
 from knorm.training.files import check_file
 from knorm.training.launch import start
+from knorm.training.loading import Loaded
 from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user
 
 TOLERANCE = 1e-4
@@ -24,9 +25,10 @@ SCALING = "(pixels / 255 - mean) / std"
 def carry_out(options: Namespace) -> None:
     """The plan of an export; where it goes to is tried before what takes long."""
     with mistakes_of_the_user():
-        recipe, net, state, options.weights = load_net(
+        loaded = load_net(
             options.run_dir, weights=options.weights, eval_stats=options.eval_stats, cpu=True
         )
+    recipe, net, options.weights = loaded.recipe, loaded.net, loaded.weights
     check_deterministic(net.eval())
     if options.out:
         import onnxruntime  # noqa: F401
@@ -36,8 +38,8 @@ def carry_out(options: Namespace) -> None:
         from classification.hub import check_destination
 
         check_destination(options.run_dir, options.hub_folder, options.push)
-    images = test_images(recipe, state)
-    facts = facts_of(recipe, state, images)
+    images = test_images(loaded)
+    facts = facts_of(recipe, loaded.state, images)
     if options.out:
         write_onnx(net, images, facts, options.out)
         difference = check_onnx(net, images, options.out)
@@ -56,11 +58,11 @@ def check_deterministic(net: nn.Module) -> None:
         )
 
 
-def test_images(recipe: Recipe, state: dict[str, Any]) -> Tensor:
+def test_images(loaded: Loaded[Recipe]) -> Tensor:
     """A few images of the test split as the net gets them, (CHECKED, C, H, W) float32."""
-    statistics = [torch.tensor(state[name])[:, None, None] for name in ("mean", "std")]
+    recipe = loaded.recipe
     few = replace(recipe, data=replace(recipe.data, limit=CHECKED))
-    data = load_data(few, start(recipe.launch), statistics=(statistics[0], statistics[1]))
+    data = load_data(few, start(recipe.launch), statistics=loaded.statistics)
     return data.inputs(data.splits["test"].images(torch.arange(len(data.labels("test")))))
 
 

@@ -12,12 +12,12 @@ from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
 
 from classification.config import Recipe, load_recipe
-from classification.task import net_options, swap_options
 from knorm.hub import HubModel
 from knorm.training.config import to_yaml
 from knorm.training.files import check_folder
 from knorm.training.folder import RESULT, read_environment, read_result
 from knorm.training.mistakes import UserMistakeError
+from knorm.training.nets import net_options, swap_options
 from knorm.training.report import score_table
 
 MOST_NAMES = 100  # classes up to which the card names them

@@ -6,18 +6,19 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
-from classification.config import Recipe, Search, settings_of
+from classification.config import Recipe, Search
 from classification.data import ImageData, load_data
-from classification.rehearsal import rehearse
-from classification.runs import open_run_folder, parent_of, prepare, train_seeds
+from classification.runs import prepare
+from classification.work import ClassificationWork
 from knorm.training.files import read_text, write_text
 from knorm.training.folder import AUTO, COMMAND, RESULT
 from knorm.training.launch import start
 from knorm.training.mistakes import DivergedError, UserMistakeError
+from knorm.training.rehearsal import rehearse
 from knorm.training.resume import find_place
 from knorm.training.run import command_line, to_json
+from knorm.training.run_settings import parent_of, settings_of
+from knorm.training.session import open_run_folder, train_seeds
 from knorm.training.study import values_of
 from knorm.training.tables import mean_and_sd, spread
 
@@ -34,20 +35,18 @@ def carry_out(search: Search, argv: Sequence[str]) -> None:
     if "val" not in data.splits:
         raise UserMistakeError("a search needs a validation split: give data.val_fraction")
     if search.dry_run:
-        rehearse(search, data, accelerator)
+        rehearse(ClassificationWork(search, data))
         accelerator.end_training()
         return
     command = command_line("classification.study", argv)
     with open_run_folder(search, place, accelerator, command) as folder:
-        trials = search_rates(search, folder, data, accelerator, command)
+        trials = search_rates(search, folder, data, command)
         if accelerator.is_main_process:
             print(f"{write_study(folder, trials)}\n{folder}", flush=True)
     accelerator.end_training()
 
 
-def search_rates(
-    search: Search, folder: Path, data: ImageData, accelerator: Accelerator, command: str
-) -> list[Trial]:
+def search_rates(search: Search, folder: Path, data: ImageData, command: str) -> list[Trial]:
     """Halve the rate until the score no longer rises; rates that are done are not done again."""
     trials: list[Trial] = []
     for halvings in range(search.rates):
@@ -55,7 +54,7 @@ def search_rates(
         recipe = recipe_at(search, rate, folder / f"lr-{rate:g}")
         place = find_place(AUTO, recipe.run_dir, parent_of(recipe), settings_of(recipe))
         try:
-            values = values_of(train_seeds(recipe, place, data, accelerator, command))
+            values = values_of(train_seeds(ClassificationWork(recipe, data), place, command))
         except DivergedError:
             values = {SCORE: [-math.inf], TESTED: []}
         trials.append({"lr": rate, "scores": values[SCORE], "tested": values[TESTED]})

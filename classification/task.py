@@ -4,64 +4,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classification.config import Loss, Model
-from classification.data import Batch, ImageData
+from classification.config import Loss, Recipe
+from classification.data import Batch, ImageData, evaluation_batches
 from classification.data_config import Data
-from classification.weights import Weights
-from knorm.choices import nearest
-from knorm.models import create_model, model_options
-from knorm.models.in_timm import OF_KERNEL
-from knorm.swap import Report, swap_norm
+from knorm.models import model_options
 from knorm.training import metrics
+from knorm.training.evaluate import evaluate
 from knorm.training.loop import Sums
-from knorm.training.mistakes import UserMistakeError
-from knorm.training.seeds import seed_torch
+from knorm.training.model_settings import Model
 
 TOP_K = 5
-COMMON = ("norm", "stem", "activation", *OF_KERNEL)
-
-
-def make_model(
-    model: Model, *, num_classes: int, in_chans: int, seed: int, weights: Weights | None = None
-) -> nn.Module:
-    """The net on the CPU, its norms swapped if the recipe says so.
-
-    Its first weights are a function of `seed`, or `weights`, which were saved before the swap or,
-    where the run that saved them had swapped, after it.
-    """
-    options, swap = net_options(model), swap_options(model)
-    seed_torch(seed)
-    net = create_model(model.name, num_classes=num_classes, in_chans=in_chans, **options)
-    swapped_before = weights is not None and weights.recipe.model.swap is not None
-    if weights is not None and not swapped_before:
-        weights.fill(net)
-    if swap:
-        net, _ = swap_norm(net, inplace=True, **swap)
-    if weights is not None and swapped_before:
-        weights.fill(net)
-    return net
-
-
-def swap_report(model: Model, *, num_classes: int, in_chans: int) -> Report:
-    """What `model.swap` does to each norm of the net."""
-    with torch.device("meta"):
-        net = create_model(
-            model.name, num_classes=num_classes, in_chans=in_chans, **net_options(model)
-        )
-        return swap_norm(net, inplace=True, **swap_options(model))[1]
-
-
-def swap_options(model: Model) -> dict[str, Any]:
-    """What the recipe gives `swap_norm`; empty where the norms stay."""
-    if model.swap is None:
-        return {}
-    given = {name: getattr(model, name) for name in OF_KERNEL if model.swap == "kernel"}
-    given = {name: value for name, value in given.items() if value is not None}
-    return {"kind": model.swap, **given, **model.swap_options}
 
 
 def complete(model: Model, data: Data) -> None:
@@ -77,39 +32,6 @@ def complete(model: Model, data: Data) -> None:
             f"{data.eval_size}, not {data.image_size}; give the size as model.options.img_size"
         )
     model.options = {**model.options, "img_size": data.facts.image_size}
-
-
-def net_options(model: Model) -> dict[str, Any]:
-    """What the recipe gives `create_model` besides what the data ask for."""
-    names = [name for name in COMMON if model.swap != "kernel" or name not in OF_KERNEL]
-    given = {name: getattr(model, name) for name in names if getattr(model, name) is not None}
-    twice = sorted(given.keys() & model.options.keys())
-    if twice:
-        raise ValueError(f"model.{twice[0]} is given twice, also in model.options")
-    taken = model_options(model.name)
-    for option in model.options:
-        if option in ("num_classes", "in_chans"):
-            raise ValueError(f"model.options.{option} is known from the data; leave it out")
-        if option not in taken:
-            raise ValueError(
-                f"model.options.{option}: {model.name} takes no such option"
-                f"{nearest(option, taken)} (--model.options '{{}}' drops those of the recipe)"
-            )
-    return given | model.options
-
-
-def check_images(model: Model, data: ImageData) -> None:
-    """Raise `UserMistakeError` where the net cannot take images of that size; computes nothing."""
-    image = data.splits["train"].images(torch.zeros(1, dtype=torch.long))
-    with torch.device("meta"):
-        net = make_model(model, num_classes=len(data.classes), in_chans=image.shape[1], seed=0)
-        try:
-            net.eval()(torch.empty(image.shape))
-        except (RuntimeError, ValueError) as error:
-            height, width = image.shape[2:]
-            raise UserMistakeError(
-                f"{model.name} cannot take images of {height} x {width}: {error}"
-            ) from error
 
 
 class Classification:
@@ -169,3 +91,18 @@ class Classification:
 def score(numbers: Mapping[str, Any]) -> tuple[float, float]:
     """What makes weights the best: top-1, and between equals the lower loss."""
     return numbers["top1"], -numbers["loss"] if math.isfinite(numbers["loss"]) else -math.inf
+
+
+def evaluate_split(
+    net: nn.Module, data: ImageData, task: Classification, split: str, recipe: Recipe
+) -> dict[str, Tensor]:
+    """Per-sample values of a split, in its order, on every rank."""
+    return evaluate(
+        data.accelerator,
+        net,
+        evaluation_batches(data, split, recipe.eval_batch_size),
+        task.per_sample,
+        names=task.names,
+        num_samples=len(data.labels(split)),
+        seed=recipe.seed,
+    )

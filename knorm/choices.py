@@ -16,19 +16,22 @@ NormKind = Literal[
 NORM_KINDS: tuple[NormKind, ...] = get_args(NormKind)
 Stats = Literal["expected", "plain", "sampled"]
 STATS: tuple[Stats, ...] = get_args(Stats)
+Task = Literal["classification", "segmentation"]
+TASKS: tuple[Task, ...] = get_args(Task)
 SWAP_OPTIONS = ("groups", "affine", "eps", "modules", "keep_affine", "fold")
 """of `swap_norm`, besides those that nets give it by names of their own"""
 TIMM = "timm:"  # before the names of what is timm's
 
-_REGISTERED = re.compile(r"^@register_model\ndef (\w+)", re.MULTILINE)
+_REGISTERED = re.compile(r"^@register_model(?:\(task=\"(\w+)\"\))?\ndef (\w+)", re.MULTILINE)
 
 
-def model_names() -> list[str]:
-    """The names of `knorm.list_models()`, sorted; from their source where they are not loaded."""
+def model_names(task: Task = "classification") -> list[str]:
+    """The names of `knorm.list_models(task=task)`; from their source where they are not loaded."""
     if "knorm.models" in sys.modules:
-        return sys.modules["knorm.models"].list_models()
+        return sys.modules["knorm.models"].list_models(task=task)
     files = Path(__file__).parent.glob("models/*.py")
-    return sorted(name for file in files for name in _REGISTERED.findall(file.read_text("utf-8")))
+    found = [match for file in files for match in _REGISTERED.findall(file.read_text("utf-8"))]
+    return sorted(name for its, name in found if (its or TASKS[0]) == task)
 
 
 def nearest(name: object, choices: Iterable[str]) -> str:

@@ -2,24 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 
 import numpy as np
-from accelerate import Accelerator
 from torch import Tensor
 
-from classification.data import ImageData, load_data
-from classification.runs import facts_of, open_run_folder
-from classification.task import Classification, check_images
-from classification.weights import first_weights
+from classification.data import load_data
+from classification.work import ClassificationWork
 from knorm.training.launch import start
 from knorm.training.loop import Trainer, train_epoch
 from knorm.training.mistakes import DivergedError, mistakes_of_the_user
-from knorm.training.optim import make_optimizer
 from knorm.training.progress import Progress
 from knorm.training.resume import Place
 from knorm.training.run import Run, command_line, to_json
+from knorm.training.session import facts_of, open_run_folder
 from privacy.canaries import (
     LOUD,
     MarkedNet,
@@ -37,8 +33,8 @@ from privacy.runs import (
     PrivateCut,
     cut_of,
     keys_of,
-    made_up,
     make_trainer,
+    maker_of,
     mechanics_of,
     prepare,
     private_windows,
@@ -53,30 +49,25 @@ def carry_out(recipe: Audited, argv: Sequence[str]) -> str | None:
     """The plan of an audit; on the main process, what refutes the claim, if anything does."""
     place = prepare(recipe)
     accelerator = start(recipe.launch)
-    data = load_data(recipe, accelerator)
+    work = ClassificationWork(recipe, load_data(recipe, accelerator))
     with mistakes_of_the_user():
-        budget = budget_of(recipe, len(data.labels("train")))
-    check_images(recipe.model, data)
+        budget = budget_of(recipe, work.sizes["train"])
+    work.check_net()
     command = command_line("privacy.audit", argv)
-    report = audit(recipe, budget, place, data, accelerator, command)
+    report = audit(recipe, work, budget, place, command)
     accelerator.end_training()
     return refutation(report) if accelerator.is_main_process else None
 
 
 def audit(
-    recipe: Audited,
-    budget: Budget,
-    place: Place,
-    data: ImageData,
-    accelerator: Accelerator,
-    command: str,
+    recipe: Audited, work: ClassificationWork, budget: Budget, place: Place, command: str
 ) -> Report:
     """Train once with canaries in the data, attack, and write down what that shows."""
-    trainer = make_trainer(recipe, data, accelerator, first_weights(recipe), budget=budget)
-    proof_of(recipe, trainer.net, data)
+    trainer, accelerator = make_trainer(work, work.first_weights(), budget=budget), work.accelerator
+    proof_of(work, trainer.net)
     with open_run_folder(recipe, place, accelerator, command) as folder:
-        run = Run(folder, accelerator, facts_of(recipe, data), recipe.keep)
-        report = judge(recipe, budget, attacks_on(recipe, budget, trainer, run, data))
+        run = Run(folder, accelerator, facts_of(work), recipe.keep)
+        report = judge(recipe, budget, attacks_on(recipe, work, budget, trainer, run))
         run.write("audit.json", to_json(report, indent=2) + "\n")
         run.write("audit.md", in_words(report))
     accelerator.print(f"{in_words(report)}\n{folder}")
@@ -84,14 +75,13 @@ def audit(
 
 
 def attacks_on(
-    recipe: Audited, budget: Budget, trainer: Trainer, run: Run, data: ImageData
+    recipe: Audited, work: ClassificationWork, budget: Budget, trainer: Trainer, run: Run
 ) -> list[Attack]:
     """Train, and score every canary in every way."""
-    task = Classification(recipe.loss, len(data.classes))
-    make_batch = partial(made_up, recipe, data)
-    size = physical_batch(recipe.privacy, run, trainer, task.loss, make_batch)
-    secret, ledger = keys_of(recipe, budget, run, trainer, data, size)
-    mechanics = mechanics_of(recipe, budget, secret, ledger)
+    data, task = work.data, work.task
+    size = physical_batch(recipe.privacy, run, trainer, work.loss, maker_of(work))
+    secret, ledger = keys_of(work, budget, run, trainer, size)
+    mechanics = mechanics_of(work, budget, secret, ledger)
     wanted, net = recipe.canaries, trainer.net
     canaries = draw_canaries(
         data, secret, images=wanted.images, gradients=wanted.gradients, seed=recipe.seed
@@ -100,7 +90,7 @@ def attacks_on(
     crowd = with_canaries(data, canaries)
     all_records = replace(budget, num_samples=len(crowd.labels("train")))  # at the recipe's rate
     cut = cut_of(recipe, all_records, secret, size)
-    released = train(recipe, trainer, crowd, task, mechanics, cut)
+    released = train(recipe, replace(work, data=crowd), trainer, mechanics, cut)
     fallen = before - losses(net, canaries, data, task, recipe.eval_batch_size)
     if not np.isfinite(fallen).all():
         raise DivergedError("the loss left all bounds: lower optim.lr")
@@ -114,23 +104,21 @@ def attacks_on(
 
 def train(
     recipe: Audited,
+    crowd: ClassificationWork,
     trainer: Trainer,
-    data: ImageData,
-    task: Classification,
     mechanics: Mechanics,
     cut: PrivateCut,
 ) -> Tensor:
     """All steps of the recipe on data with canaries; what was released of the marks."""
     net = MarkedNet(trainer.net, recipe.canaries.gradients, LOUD * recipe.privacy.max_norm)
-    optimizer = make_optimizer(recipe.optim, net)
+    optimizer = crowd.make_optimizer(net)
     trainer = replace(trainer, model=net, optimizer=optimizer, ema=None)
     watch = Watch(net, optimizer)
     quiet = replace(mechanics.privacy, train_metrics=False)  # canaries would be among the images
-    loss_of = loss_with_canaries(task, recipe.canaries.gradients)
+    loss_of = loss_with_canaries(crowd.task, recipe.canaries.gradients)
     step = private_step(trainer, loss_of, replace(mechanics, privacy=quiet))
     windows = chain.from_iterable(
-        private_windows(trainer, data, recipe, cut, epoch, 0)
-        for epoch in range(1, trainer.epochs + 1)
+        private_windows(crowd, trainer, cut, epoch, 0) for epoch in range(1, trainer.epochs + 1)
     )
     main = trainer.accelerator.is_main_process
     with Progress(epochs=1, steps=trainer.steps, unit="img", enabled=main) as progress:

@@ -15,7 +15,7 @@ from knorm.training.run import Run, to_json
 from knorm.training.study import SUMMARY, write_seeds
 from privacy.budget import delta_warning
 from privacy.checks import Proof
-from privacy.config import PrivateRecipe
+from privacy.config import Private
 from privacy.ledger import Ledger, Mechanism
 from privacy.spending import Budget
 
@@ -35,9 +35,7 @@ NOT_COVERED = (
 )
 
 
-def card_of(
-    recipe: PrivateRecipe, budget: Budget, ledger: Ledger, proof: Proof | None
-) -> dict[str, Any]:
+def card_of(recipe: Private, budget: Budget, ledger: Ledger, proof: Proof | None) -> dict[str, Any]:
     """The card's facts, as privacy_card.json holds them."""
     privacy, mechanism = recipe.privacy, ledger.mechanism
     return {
@@ -86,7 +84,7 @@ def warnings_of(budget: Budget) -> list[str]:
     return [line] if line else []
 
 
-def not_covered_here(recipe: PrivateRecipe) -> list[str]:
+def not_covered_here(recipe: Private) -> list[str]:
     """What this recipe does before or beside the private steps."""
     begun = Path(recipe.model.weights).name if recipe.model.weights else None
     foreign = [name for name in FOREIGN if recipe.model.options.get(name)]
@@ -95,16 +93,12 @@ def not_covered_here(recipe: PrivateRecipe) -> list[str]:
         "on the same images, adds up": foreign,
         f"the first weights, those of {begun}: what these cost, where they were trained on the "
         "same images, adds up": begun,
-        "which images were kept for validation: the cut looks at all labels": (
-            recipe.data.val_fraction
-        ),
-        "which images data.limit left: the choice looks at all labels": recipe.data.limit,
     }
-    return [thing for thing, is_so in given.items() if is_so]
+    return [*(thing for thing, is_so in given.items() if is_so), *recipe.choices()]
 
 
 def write_card(
-    run: Run, recipe: PrivateRecipe, budget: Budget, ledger: Ledger, proof: Proof | None
+    run: Run, recipe: Private, budget: Budget, ledger: Ledger, proof: Proof | None
 ) -> None:
     """privacy_card.json and privacy_card.md."""
     card = card_of(recipe, budget, ledger, proof)

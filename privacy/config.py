@@ -1,16 +1,17 @@
 """Settings of a private run: those of a classification run, and the budget."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from classification.config import Recipe
 from knorm.training.config import parse
 from knorm.training.folder import with_resumed_config
 from knorm.training.mistakes import check_positive, check_range
+from knorm.training.run_settings import RunSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
@@ -20,10 +21,9 @@ FEWEST_CANARIES, MOST_CANARIES = 8, 10**6
 AccountantName = Literal["pld", "prv", "rdp"]
 ClippingName = Literal["flat", "per_layer", "automatic"]
 
-TAKEN: dict[str, tuple[tuple[Any, ...], str]] = {  # of an ordinary run's options, and why no more
-    "augment.mixup": ((0,), "mixes images, which no guarantee covers; set 0"),
-    "augment.cutmix": ((0,), "mixes images, which no guarantee covers; set 0"),
-    "augment.repeats": ((1,), "would count an image several times; use privacy.views"),
+Decided = Mapping[str, tuple[tuple[Any, ...], str]]
+TAKEN: Decided = {  # of an ordinary run's options, and why no more
+    "steps": ((None,), "is for ordinary runs; use privacy.steps"),
     "accumulation": ((1,), "splits no private step; use privacy.physical_batch"),
     "drop_last": ((True,), "means nothing: steps are drawn, there is no short one; set true"),
     "optim.clip_norm": ((None,), "clips the sum; privacy.max_norm clips every image"),
@@ -95,21 +95,24 @@ class Privacy:
 
 
 @dataclass(kw_only=True)
-class PrivateRecipe(Recipe):
-    """A private run."""
+class Private(RunSettings):
+    """What makes a pipeline's recipe one of private runs."""
 
     privacy: Privacy = field(default_factory=lambda: Privacy(delta=1e-5, epsilon=3.0))
 
+    refused: ClassVar[Decided] = {}
+    """further options of this pipeline that are decided here"""
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_options()
-
-    def _check_options(self) -> None:
-        """No option of ordinary runs is given that would void the guarantee, or do nothing."""
-        for name, (taken, why) in TAKEN.items():
+        for name, (taken, why) in {**TAKEN, **self.refused}.items():
             value = attrgetter(name)(self)
             if value not in taken:
                 raise ValueError(f"{name} {why} (got {value})")
+
+    def choices(self) -> list[str]:
+        """What was chosen by looking at training images, in words."""
+        raise NotImplementedError
 
     def sampling_rate(self, num_images: int) -> Fraction:
         """Probability with which an image is in a step: batch_size / num_images, exactly."""
@@ -118,6 +121,26 @@ class PrivateRecipe(Recipe):
                 f"batch_size {self.batch_size} is more than the {num_images} training images"
             )
         return Fraction(self.batch_size, num_images)
+
+
+@dataclass(kw_only=True)
+class PrivateRecipe(Private, Recipe):
+    """A private run of classification."""
+
+    refused: ClassVar[Decided] = {
+        "augment.mixup": ((0,), "mixes images, which no guarantee covers; set 0"),
+        "augment.cutmix": ((0,), "mixes images, which no guarantee covers; set 0"),
+        "augment.repeats": ((1,), "would count an image several times; use privacy.views"),
+    }
+
+    def choices(self) -> list[str]:
+        made = {
+            "which images were kept for validation: the cut looks at all labels": (
+                self.data.val_fraction
+            ),
+            "which images data.limit left: the choice looks at all labels": self.data.limit,
+        }
+        return [what for what, is_so in made.items() if is_so]
 
 
 @dataclass(kw_only=True)

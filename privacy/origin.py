@@ -8,9 +8,8 @@ from dataclasses import asdict
 
 import torch
 
-from classification.data import ImageData
 from knorm.training.run import to_json
-from privacy.config import PrivateRecipe
+from knorm.training.work import Work
 from privacy.secret import Secret
 
 DECIDING = (
@@ -20,18 +19,16 @@ DECIDING = (
 """sections and settings of a recipe that weights and sums are functions of"""
 
 
-def origin_of(
-    recipe: PrivateRecipe, data: ImageData, physical_batch: int, secret: Secret
-) -> dict[str, str]:
+def origin_of(work: Work, physical_batch: int, secret: Secret) -> dict[str, str]:
     """By name, what must be again as it was; sealed, for a hash of images tells who is in."""
-    settings = asdict(recipe)
+    settings = asdict(work.recipe)
     numeric = [settings["launch"][name] for name in ("mixed_precision", "channels_last")]
     deciding = {name: settings[name] for name in DECIDING} | {"launch": numeric}
     del settings["data"]["root"]  # a place; the images are sealed by what they are
     sums = {
         "settings": to_json(deciding),
-        "training_images": data.splits["train"].fingerprint(),
+        "training_images": work.fingerprint("train"),
         "physical_batch": str(physical_batch),
     }
     sealed = {name: secret.seal(f"{name} {text}") for name, text in sums.items()}
-    return sealed | {"torch": torch.__version__, "device": data.accelerator.device.type}
+    return sealed | {"torch": torch.__version__, "device": work.accelerator.device.type}

@@ -1,33 +1,33 @@
 """Private runs: what happens from a recipe to a run folder with its ledger and its card."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from classification import runs
-from classification.data import Batch, ImageData, load_data, training_windows
-from classification.rehearsal import rehearse
-from classification.runs import train_seeds
-from classification.task import Classification, check_images
-from classification.trainer import Steps, Way, make_ema, make_net, rate_of
-from classification.weights import Weights
+from classification.data import load_data
+from classification.work import ClassificationWork
 from knorm.choices import nearest
 from knorm.training.launch import command_hint, flag, start, world_size
 from knorm.training.loop import Trainer, Window
 from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user
-from knorm.training.optim import make_optimizer
 from knorm.training.resume import Place
 from knorm.training.run import Run, command_line
 from knorm.training.sampling import Share
+from knorm.training.session import train_or_rehearse
+from knorm.training.trainer import make_ema, rate_of
+from knorm.training.weights import Weights
+from knorm.training.work import Steps, Way, Work
 from privacy.card import in_digits, warnings_of, write_card, write_seeds_card
 from privacy.checks import Proof, prove, refuse_batch_statistics
-from privacy.config import PrivateRecipe
+from privacy.config import Private, PrivateRecipe
 from privacy.ledger import FILE as LEDGER
 from privacy.ledger import Ledger, Mechanism
 from privacy.origin import origin_of
@@ -39,6 +39,13 @@ from privacy.spending import Budget, budget_of
 from privacy.step import Mechanics, private_step
 
 UNIT = "one training image"
+
+
+class PrivateWork(Work, Protocol):
+    """Work whose recipe has a section `privacy`."""
+
+    @property
+    def recipe(self) -> Private: ...
 
 
 @dataclass(frozen=True)
@@ -73,18 +80,13 @@ def carry_out(recipe: PrivateRecipe, argv: Sequence[str]) -> None:
     """The plan of a private run; `argv` is what its command line said."""
     place = prepare(recipe)  # the last place for mistakes before any process group
     accelerator = start(recipe.launch)
-    data = load_data(recipe, accelerator)
+    work = ClassificationWork(recipe, load_data(recipe, accelerator))
     with mistakes_of_the_user():
-        budget = budget_of(recipe, len(data.labels("train")))
+        budget = budget_of(recipe, work.sizes["train"])
     tell(recipe, budget, accelerator)
-    check_images(recipe.model, data)
-    way = private_way(budget, proof_of(recipe, private_net(recipe, data), data))
-    if recipe.dry_run:
-        rehearse(recipe, data, accelerator, way)
-    else:
-        command = command_line("privacy.train", argv)
-        train_seeds(recipe, place, data, accelerator, command, way)
-    accelerator.end_training()
+    work.check_net()
+    way = private_way(budget, proof_of(work, private_net(work)))
+    train_or_rehearse(work, place, command_line("privacy.train", argv), way)
 
 
 def prepare(recipe: PrivateRecipe) -> Place:
@@ -97,7 +99,7 @@ def prepare(recipe: PrivateRecipe) -> Place:
     return runs.prepare(recipe)
 
 
-def tell(recipe: PrivateRecipe, budget: Budget, accelerator: Accelerator) -> None:
+def tell(recipe: Private, budget: Budget, accelerator: Accelerator) -> None:
     """What the run, or all of its seeds, will cost, and what is doubtful about it."""
     if not accelerator.is_main_process:
         return
@@ -126,18 +128,12 @@ def private_way(budget: Budget, proof: Proof | None) -> Way:
 
 
 def private_steps(
-    recipe: PrivateRecipe,
-    run: Run,
-    trainer: Trainer,
-    data: ImageData,
-    task: Classification,
-    *,
-    budget: Budget,
-    proof: Proof | None,
+    work: PrivateWork, run: Run, trainer: Trainer, *, budget: Budget, proof: Proof | None
 ) -> Steps:
     """Private steps on Poisson samples; at the end of the run its card."""
-    size = physical_batch(recipe.privacy, run, trainer, task.loss, partial(made_up, recipe, data))
-    secret, ledger = keys_of(recipe, budget, run, trainer, data, size)
+    recipe = work.recipe
+    size = physical_batch(recipe.privacy, run, trainer, work.loss, maker_of(work))
+    secret, ledger = keys_of(work, budget, run, trainer, size)
     cut = cut_of(recipe, budget, secret, size)
 
     def end() -> None:
@@ -145,40 +141,44 @@ def private_steps(
             write_card(run, recipe, budget, ledger, proof)
 
     return Steps(
-        partial(private_windows, trainer, data, recipe, cut),
-        private_step(trainer, task.loss, mechanics_of(recipe, budget, secret, ledger)),
+        partial(private_windows, work, trainer, cut),
+        private_step(trainer, work.loss, mechanics_of(work, budget, secret, ledger)),
         end,
     )
 
 
-def proof_of(recipe: PrivateRecipe, net: nn.Module, data: ImageData) -> Proof | None:
+def proof_of(work: PrivateWork, net: nn.Module) -> Proof | None:
     """What the checks before training measured; None where the recipe leaves them out.
 
     Norms over the batch are refused all the same: what one image can do would have no bound.
     """
-    if not recipe.privacy.checks:
+    privacy = work.recipe.privacy
+    if not privacy.checks:
         refuse_batch_statistics(net)
         return None
-    loss_of = Classification(recipe.loss, len(data.classes)).loss
-    return prove(net, loss_of, partial(made_up, recipe, data), recipe.privacy)
+    return prove(net, work.loss, maker_of(work), privacy)
+
+
+def maker_of(work: PrivateWork) -> Callable[[int, int], Any]:
+    """What makes a batch of so many random records, with their views, from a seed."""
+    return lambda records, seed: work.made_up(records * work.recipe.privacy.views, seed)
 
 
 def mechanics_of(
-    recipe: PrivateRecipe, budget: Budget, secret: Secret, ledger: Ledger | None
+    work: PrivateWork, budget: Budget, secret: Secret, ledger: Ledger | None
 ) -> Mechanics:
     """What the steps of the recipe need."""
     return Mechanics(
-        privacy=recipe.privacy,
+        privacy=work.recipe.privacy,
         noise_multiplier=budget.noise_multiplier,
-        expected_batch=recipe.batch_size,
+        expected_batch=work.recipe.batch_size,
+        logged=work.logged,
         secret=secret,
         ledger=ledger,
     )
 
 
-def cut_of(
-    recipe: PrivateRecipe, budget: Budget, secret: Secret, physical_batch: int
-) -> PrivateCut:
+def cut_of(recipe: Private, budget: Budget, secret: Secret, physical_batch: int) -> PrivateCut:
     """Which images make up which step."""
     sampling = PoissonSampling(
         num_samples=budget.num_samples,
@@ -190,15 +190,13 @@ def cut_of(
     return PrivateCut(sampling, recipe.privacy.views, physical_batch, key)
 
 
-def private_net(
-    recipe: PrivateRecipe, data: ImageData, weights: Weights | None = None
-) -> nn.Module:
+def private_net(work: PrivateWork, weights: Weights[Any] | None = None) -> nn.Module:
     """The net with its first weights, all but `privacy.trained` frozen.
 
     Raises:
         UserMistakeError: a name of `privacy.trained` is that of no parameter.
     """
-    net = make_net(recipe, data, weights)
+    recipe, net = work.recipe, work.make_net(weights)
     names, trained = [name for name, _ in net.named_parameters()], set[str]()
     for pattern in recipe.privacy.trained:
         found = [name for name in names if fnmatchcase(name, pattern)]
@@ -214,20 +212,13 @@ def private_net(
     return net
 
 
-def make_trainer(
-    recipe: PrivateRecipe,
-    data: ImageData,
-    accelerator: Accelerator,
-    weights: Weights | None,
-    *,
-    budget: Budget,
-) -> Trainer:
+def make_trainer(work: PrivateWork, weights: Weights[Any] | None, *, budget: Budget) -> Trainer:
     """Net and plain optimizer; Accelerate wraps neither, for it would step rank by rank."""
-    net = private_net(recipe, data, weights)
+    recipe, net = work.recipe, private_net(work, weights)
     return Trainer(
-        accelerator=accelerator,
+        accelerator=work.accelerator,
         model=net,
-        optimizer=make_optimizer(recipe.optim, net),
+        optimizer=work.make_optimizer(net),
         rate_at=rate_of(recipe, budget.steps, budget.steps_per_epoch),
         seed=recipe.seed,
         steps_per_epoch=budget.steps_per_epoch,
@@ -238,29 +229,20 @@ def make_trainer(
 
 
 def private_windows(
-    trainer: Trainer,
-    data: ImageData,
-    recipe: PrivateRecipe,
-    cut: PrivateCut,
-    epoch: int,
-    first_step: int,
-) -> Iterator[Window[Batch]]:
+    work: PrivateWork, trainer: Trainer, cut: PrivateCut, epoch: int, first_step: int
+) -> Iterator[Window[Any]]:
     """What this rank computes in the steps of an epoch that are left, augmented."""
     begin = (epoch - 1) * trainer.steps_per_epoch
     end = min(begin + trainer.steps_per_epoch, trainer.steps)
     for step in range(begin + first_step, end):
-        yield from training_windows(data, recipe.augment, cut, epoch=step + 1)
+        yield from work.windows(cut, epoch=step + 1)
 
 
 def keys_of(
-    recipe: PrivateRecipe,
-    budget: Budget,
-    run: Run,
-    trainer: Trainer,
-    data: ImageData,
-    physical_batch: int,
+    work: PrivateWork, budget: Budget, run: Run, trainer: Trainer, physical_batch: int
 ) -> tuple[Secret, Ledger | None]:
     """The secret on every rank, and the main process's ledger, new or gone on with."""
+    recipe = work.recipe
     begun = trainer.step > 0 or (run.folder / LEDGER).exists() or (run.folder / KEY).exists()
     secret = of_run(run.accelerator, run.folder, resumes=begun)
     if not run.writes:
@@ -272,20 +254,8 @@ def keys_of(
         delta=recipe.privacy.delta,
         unit=UNIT,
         accountant=recipe.privacy.accountant,
-        origin=origin_of(recipe, data, physical_batch, secret),
+        origin=origin_of(work, physical_batch, secret),
     )
     if trainer.step > 0 or (run.folder / LEDGER).exists():
         return secret, Ledger.resume(run.folder, mechanism, secret, trainer.step)
     return secret, Ledger.begin(run.folder, mechanism, secret)
-
-
-def made_up(recipe: PrivateRecipe, data: ImageData, records: int, seed: int) -> Batch:
-    """Records of random pixels and classes, with their views, as a step gets them."""
-    generator = torch.Generator().manual_seed(seed)
-    count = records * recipe.privacy.views
-    shape = data.splits["train"].images(torch.zeros(1, dtype=torch.long)).shape[1:]
-    pixels = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, len(data.classes), (count,), generator=generator)
-    device = data.accelerator.device
-    labels = labels.to(device)
-    return Batch(data.inputs(pixels.to(device)), labels, labels, count)

@@ -8,7 +8,7 @@ from typing import get_args
 
 from privacy import accounting
 from privacy.budget import steps_in, steps_per_epoch
-from privacy.config import AccountantName, PrivateRecipe
+from privacy.config import AccountantName, Private
 
 DECIMALS = 4  # of calibrated noise, rounded up: the same digits whatever the libraries' versions
 
@@ -68,7 +68,7 @@ def _steps(accountant: AccountantName, epsilon: float, delta: float, q: Fraction
     )
 
 
-def budget_of(recipe: PrivateRecipe, num_images: int) -> Budget:
+def budget_of(recipe: Private, num_images: int) -> Budget:
     """The budget of a recipe for so many training images.
 
     Raises:
@@ -96,8 +96,9 @@ def budget_of(recipe: PrivateRecipe, num_images: int) -> Budget:
     return budget
 
 
-def steps_of(recipe: PrivateRecipe, rate: Fraction) -> int:
+def steps_of(recipe: Private, rate: Fraction) -> int:
     """Steps that the recipe asks for, as epochs or by their number."""
+    assert recipe.epochs is not None  # as `Private` sees to it
     in_epochs = steps_in(recipe.epochs, rate)
     steps = recipe.privacy.steps or in_epochs
     if steps > in_epochs:

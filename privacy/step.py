@@ -4,7 +4,7 @@ Nothing of a step leaves the main process before the ledger has it. The sum is d
 expected number of records, which is public, never by the true one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ class Mechanics:
     noise_multiplier: float
     expected_batch: int
     """records of a step on average, by which their sum is divided"""
+    logged: Sequence[str]
+    """names of the sums that the loss gives"""
     secret: Secret
     ledger: Ledger | None
     """the main process's; the others have none"""
@@ -50,7 +52,7 @@ def private_step(trainer: Trainer, loss_of: LossOf, mechanics: Mechanics) -> Ste
     def step(window: Window[Any]) -> Sums:
         parameters = dict(trainable(trainer.net))
         sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
-        totals = no_sums(accelerator.device)
+        totals = no_sums(mechanics.logged, accelerator.device)
         for place, batch in enumerate(window.batches):
             # dropout is a function of the global chunk, not of the rank that computes it
             chunk = accelerator.process_index + place * accelerator.num_processes
@@ -101,9 +103,9 @@ def apart(flat: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def no_sums(device: torch.device) -> Sums:
+def no_sums(logged: Sequence[str], device: torch.device) -> Sums:
     """The sums of a step in which this rank has no record."""
-    return {name: torch.zeros((), device=device) for name in ("loss", "top1", "count", "dropped")}
+    return {name: torch.zeros((), device=device) for name in (*logged, "dropped")}
 
 
 def public(mechanics: Mechanics, accelerator: Any) -> Sums:

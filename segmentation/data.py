@@ -35,6 +35,8 @@ class Batch(NamedTuple):
     """(N, H, W) int64 train numbers, 255 where ignored"""
     real: int
     """the first `real` samples count, the others only keep the ranks in step"""
+    mean_weight: Tensor | None = None
+    """what an image of the whole step weighs on average, where the loss asks for it"""
 
 
 @dataclass(frozen=True)

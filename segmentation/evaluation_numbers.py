@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from knorm.training.evaluate import share_buffers, sum_over_ranks
 from knorm.training.seeds import seed_torch
 from segmentation.classes import IGNORE, Classes
-from segmentation.data import SegmentationData, evaluation_images
+from segmentation.data import SegmentationData
 from segmentation.inference import probabilities
 from segmentation.inference_config import Inference
 from segmentation.metrics import confusion_matrix, summary
+from segmentation.pictures import Example
 
 LEAST = torch.finfo(torch.float32).tiny  # a chance of 0 counts as this: no loss is infinite
 NAMES = ("loss", "accuracy", "pixels")
@@ -37,22 +38,6 @@ class Evaluated(NamedTuple):
         """The split's numbers; `loss` is the mean over images that have labels."""
         losses = self.images["loss"][self.images["pixels"] > 0]
         return {"loss": losses.mean().item()} | summary(self.matrix, classes)
-
-
-def evaluate_split(
-    net: nn.Module, data: SegmentationData, split: str, settings: Inference, seed: int
-) -> Evaluated:
-    """Counts and values of a split, the same on every rank."""
-    return evaluate_images(
-        data.accelerator,
-        net,
-        evaluation_images(data, split),
-        data.inputs,
-        num_images=len(data.splits[split]),
-        num_classes=len(data.classes.names),
-        settings=settings,
-        seed=seed,
-    )
 
 
 def evaluate_images(
@@ -85,6 +70,28 @@ def evaluate_images(
             table[number] = torch.tensor(_values(chances, labels), dtype=torch.float64)
     columns = sum_over_ranks(accelerator, table).unbind(1)
     return Evaluated(sum_over_ranks(accelerator, matrix), dict(zip(NAMES, columns, strict=True)))
+
+
+def examples_of(
+    accelerator: Accelerator,
+    net: nn.Module,
+    data: SegmentationData,
+    split: str,
+    count: int,
+    *,
+    settings: Inference,
+    seed: int,
+) -> list[Example]:
+    """The first images of a split and what the net makes of them, as `evaluate_images` asks it."""
+    whole, found, num_classes = data.splits[split], list[Example](), len(data.classes.names)
+    with evaluating(net):
+        for number in range(min(count, len(whole))):
+            image, labels = whole.read(number)
+            inputs = data.inputs(image[None].to(accelerator.device))
+            with drawing(accelerator, seed, number):
+                chances = probabilities(net, inputs, settings, num_classes)[0]
+            found.append(Example(whole.names[number], image, labels, chances.argmax(0).cpu()))
+    return found
 
 
 @contextmanager

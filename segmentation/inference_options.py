@@ -1,28 +1,29 @@
-"""The options by which programs change how a net is asked about an image."""
+"""How a net is asked about an image, as options of programs that read a run's net."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
+from knorm.training.mistakes import OneLineParser
 from segmentation.inference_config import Inference
 
 
-def add_inference_options(parser: ArgumentParser) -> None:
-    """Options that are None unless they are given."""
-    two = {"type": int, "nargs": 2, "metavar": ("HEIGHT", "WIDTH")}
-    group = parser.add_argument_group("inference", "instead of what the recipe says")
-    group.add_argument("--whole", action="store_true", default=None, help="no sliding windows")
-    group.add_argument("--crop", **two, help="sliding windows of this size")
-    group.add_argument("--stride", **two, help="from one window to the next; 2/3 of their size")
-    group.add_argument("--windows", type=int, help="windows that the net sees at a time")
-    group.add_argument("--scales", type=float, nargs="+", help="factors of size to average over")
-    group.add_argument("--flip", action="store_true", default=None, help="also mirror images")
+def add_inference(parser: OneLineParser) -> None:
+    """What is not given stays as in the run."""
+    sides = ("HEIGHT", "WIDTH")
+    parser.add_argument("--whole", action="store_true", help="no sliding windows")
+    parser.add_argument("--crop", type=int, nargs=2, metavar=sides, help="of sliding windows")
+    parser.add_argument("--stride", type=int, nargs=2, metavar=sides, help="between windows")
+    parser.add_argument("--windows", type=int, help="windows that the net sees at a time")
+    parser.add_argument("--scales", type=float, nargs="+", help="factors of size, averaged")
+    parser.add_argument("--flip", action="store_true", default=None, help="mirror images, too")
 
 
-def with_options(settings: Inference, options: Namespace) -> Inference:
-    """The settings, changed by what was given; a new window size has the usual stride.
+def inference_of(options: Namespace, run: Inference) -> Inference:
+    """The run's settings with what the options give; windows of a new size have the usual stride.
 
-    Raises ValueError where they do not go together.
+    Raises:
+        ValueError: they do not go together.
     """
     if options.whole and (options.crop or options.stride):
         raise ValueError("--whole is without windows, so without --crop and --stride; give either")
@@ -34,4 +35,4 @@ def with_options(settings: Inference, options: Namespace) -> Inference:
     }
     if options.whole or "crop" in given:
         given = {"crop": None, "stride": None} | given
-    return replace(settings, **given)
+    return replace(run, **given)

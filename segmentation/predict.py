@@ -13,18 +13,17 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from knorm.training.folder import BEST, LAST
 from knorm.training.mistakes import OneLineParser, check_range, mistakes_of_the_user, run_program
-from segmentation.inference_options import add_inference_options
+from knorm.training.options import add_loading
+from segmentation.inference_options import add_inference
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, then predict; what predicts is imported between, for it takes seconds."""
     options = parse_options(argv)
-    from segmentation.evaluation import load_predictor  # pyright: ignore[reportMissingImports]
     from segmentation.prediction import carry_out
 
-    carry_out(options, load_predictor)
+    carry_out(options)
 
 
 def parse_options(argv: Sequence[str] | None) -> Namespace:
@@ -34,13 +33,11 @@ def parse_options(argv: Sequence[str] | None) -> Namespace:
         description=__doc__,
         formatter_class=RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", type=Path, help="folder of a run")
+    add_loading(parser)
     parser.add_argument("images", type=Path, nargs="+", help="image files, or folders of them")
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
-    parser.add_argument("--weights", choices=(BEST, LAST), help="best where there are such")
     parser.add_argument("--alpha", type=float, default=0.5, help="how much colors cover, 0 to 1")
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    add_inference_options(parser)
+    add_inference(parser)
     options = parser.parse_args(argv)
     with mistakes_of_the_user():
         check_range("--alpha", options.alpha, 0, 1)

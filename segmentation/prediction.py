@@ -3,11 +3,11 @@
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,15 +16,19 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from knorm.training.files import check_folder
-from knorm.training.mistakes import UserMistakeError
+from knorm.training.launch import start
+from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user
+from knorm.training.options import loading
 from knorm.vision.image_files import SUFFIXES, files_in
 from knorm.vision.operations import to_input
 from segmentation.classes import Classes
 from segmentation.data_config import Size
+from segmentation.evaluation import load_net
 from segmentation.evaluation_numbers import drawing, evaluating
 from segmentation.files import read_image
 from segmentation.inference import probabilities
 from segmentation.inference_config import Inference
+from segmentation.inference_options import inference_of
 from segmentation.pictures import color_table, colored
 from segmentation.splits import in_order
 
@@ -74,11 +78,11 @@ class Found(NamedTuple):
     """what is made of it is called so: its path below the folder asked for, without suffix"""
 
 
-def carry_out(options: Namespace, load: Callable[[Namespace], Predictor]) -> None:
-    """The plan of `python -m segmentation.predict`; `load` makes a predictor of the options."""
+def carry_out(options: Namespace) -> None:
+    """The plan of `python -m segmentation.predict`."""
     images = find_images(options.images, options.out)
     check_folder(options.out)
-    predictor = load(options)
+    predictor = load_predictor(options)
     for image, pixels, labels in predictions(predictor, images):
         write_mask(labels, predictor.classes, options.out / "masks" / f"{image.name}.png")
         overlay = overlaid(pixels, labels, predictor.classes, options.alpha)
@@ -86,6 +90,36 @@ def carry_out(options: Namespace, load: Callable[[Namespace], Predictor]) -> Non
     if predictor.accelerator.is_main_process:
         print(f"{len(images)} images: {options.out}/masks and overlays", file=sys.stderr)
     predictor.accelerator.end_training()
+
+
+def load_predictor(options: Namespace) -> Predictor:
+    """The net of a run, asked as in the run but for what the options say."""
+    with mistakes_of_the_user():
+        loaded = load_net(options.run_dir, **loading(options))
+        inference = inference_of(options, loaded.recipe.inference)
+    recipe, state = loaded.recipe, loaded.state
+    accelerator = start(recipe.launch)
+    mean, std = (part.to(accelerator.device) for part in loaded.statistics)
+    channels_last = recipe.launch.channels_last
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    net = loaded.net.to(accelerator.device).to(memory_format=memory_format)
+    return Predictor(
+        accelerator=accelerator,
+        net=accelerator.prepare_model(net, evaluation_mode=True),
+        classes=classes_of(state),
+        mean=mean,
+        std=std,
+        inference=inference,
+        size=recipe.data.size,
+        memory_format=memory_format,
+        seed=recipe.seed,
+    )
+
+
+def classes_of(state: Mapping[str, Any]) -> Classes:
+    """The classes that a checkpoint names; their numbers in files are their train numbers."""
+    names, colors = tuple(state["classes"]), tuple(tuple(color) for color in state["colors"])
+    return Classes(names, colors, (), {number: number for number in range(len(names))})
 
 
 def find_images(asked: Sequence[Path], out: Path | None = None) -> list[Found]:

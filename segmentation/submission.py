@@ -24,7 +24,14 @@ from knorm.training.mistakes import UserMistakeError
 from knorm.vision.image_files import read_sides
 from segmentation.classes import CITYSCAPES, Classes
 from segmentation.data_config import Size
-from segmentation.prediction import Found, Predictor, find_images, predictions, write_png
+from segmentation.prediction import (
+    Found,
+    Predictor,
+    find_images,
+    load_predictor,
+    predictions,
+    write_png,
+)
 
 IMAGE = re.compile(r"([^_/]+_\d{6}_\d{6})_leftImg8bit$")
 PREDICTION = re.compile(r"([^_/]+_\d{6}_\d{6})[^/]*\.png$")
@@ -32,28 +39,30 @@ UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, zipfile.BadZipFile
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the time of all files of a zip, so that equal ones are equal
 
 
-def carry_out(options: Namespace, load: Callable[[Namespace], Predictor]) -> None:
-    """The plan of `python -m segmentation.submit`; `load` makes a predictor of the options."""
+def carry_out(options: Namespace) -> None:
+    """The plan of `python -m segmentation.submit`."""
     images = images_of(options.images)
-    if options.check is not None:
-        tell(options.check, faults(options.check, images))
-        return
     check_file(options.out)
-    predictor = load(options)
+    predictor = load_predictor(options)
     if predictor.classes.names != CITYSCAPES.names:
         raise UserMistakeError(f"{options.run_dir} knows other classes than those of Cityscapes")
     write(predictor, images, options.out)
     if predictor.accelerator.is_main_process:
-        tell(options.out, faults(options.out, images))
+        check(options.out, options.images)
     predictor.accelerator.end_training()
 
 
-def tell(path: Path, lines: list[str]) -> None:
-    """Print the faults of a submission; raises `UserMistakeError` where there are any."""
+def check(path: Path, folder: Path) -> None:
+    """Print the faults of a submission for a folder of images.
+
+    Raises:
+        UserMistakeError: there are any.
+    """
+    lines = faults(path, images_of(folder))
     for line in lines:
         print(line)
     if lines:
-        raise UserMistakeError(f"{path} is no submission: {len(lines)} files are wrong, see above")
+        raise UserMistakeError(f"{path} cannot be sent: {len(lines)} faults, a line for each")
     print(f"{path}: every image has its prediction, nothing is wrong", file=sys.stderr)
 
 

@@ -1,10 +1,8 @@
-"""Write a submission to the Cityscapes test server, and check one before it is sent.
+"""Write a submission to the Cityscapes test server: a zip with a PNG of label ids for each image.
 
     python -m segmentation.submit RUN_DIR --images data/leftImg8bit/test --out submission.zip
-    python -m segmentation.submit --images data/leftImg8bit/test --check submission.zip
 
-The first writes a zip with a PNG of label ids for each image, and checks it too. What is wrong with
-a zip or a folder is printed, a line for each file.
+It is checked too, as python -m segmentation.check_submission does it.
 """
 
 import sys
@@ -12,38 +10,31 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from knorm.training.folder import BEST, LAST
-from knorm.training.mistakes import OneLineParser, UserMistakeError, run_program
-from segmentation.inference_options import add_inference_options
+from knorm.training.mistakes import OneLineParser, run_program
+from knorm.training.options import add_loading
+from segmentation.inference_options import add_inference
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options, then write or check; what does it is imported between: it takes seconds."""
+    """Read the options, then write; what does it is imported between, for it takes seconds."""
     options = parse_options(argv)
-    from segmentation.evaluation import load_predictor  # pyright: ignore[reportMissingImports]
     from segmentation.submission import carry_out
 
-    carry_out(options, load_predictor)
+    carry_out(options)
 
 
 def parse_options(argv: Sequence[str] | None) -> Namespace:
-    """What is to be written or checked."""
+    """Which net is asked about which images."""
     parser = OneLineParser(
         prog="python -m segmentation.submit",
         description=__doc__,
         formatter_class=RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", type=Path, nargs="?", help="folder of a run")
-    parser.add_argument("--images", type=Path, required=True, help="leftImg8bit folder of a split")
+    add_loading(parser)
+    parser.add_argument("--images", type=Path, required=True, help="such as leftImg8bit/test")
     parser.add_argument("--out", type=Path, default=Path("submission.zip"), help="zip to write")
-    parser.add_argument("--check", type=Path, help="zip or folder to check instead of writing one")
-    parser.add_argument("--weights", choices=(BEST, LAST), help="best where there are such")
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    add_inference_options(parser)
-    options = parser.parse_args(argv)
-    if (options.run_dir is None) == (options.check is None):
-        raise UserMistakeError("give either the folder of a run, to write, or --check FILE")
-    return options
+    add_inference(parser)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from classification.config import DEFAULT_RECIPE, RECIPES, parse_recipe
-from classification.task import make_model
+from knorm.training.nets import make_model
 from knorm.training.optim import make_optimizer
 from knorm.training.recipes import list_recipes
 

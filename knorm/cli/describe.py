@@ -19,7 +19,14 @@ import torch
 from torch import nn
 
 from knorm.choices import NORM_KINDS
-from knorm.cli.nets import add_arguments, in_words, make_net, net_options, too_large_for
+from knorm.cli.nets import (
+    add_arguments,
+    image_size_of,
+    in_words,
+    make_net,
+    net_options,
+    too_large_for,
+)
 from knorm.models import model_options
 from knorm.models.common import ACTIVATIONS, NetOptions
 from knorm.training.cost import count_parameters, macs_by_module, stages, weight_bytes
@@ -35,12 +42,13 @@ def main(argv: Sequence[str]) -> None:
     add_arguments(parser)
     options = parser.parse_args(argv)
     given = net_options(options)
+    size = image_size_of(options)
     with torch.device("meta"):
         net = make_net(options.model, given)
-        example = torch.zeros(1, options.in_chans, options.image_size, options.image_size)
-    with too_large_for(options.image_size):
+        example = torch.zeros(1, options.in_chans, size, size)
+    with too_large_for(size):
         sizes = size_table(net, example)
-    stems = getattr(type(net), "Options", NetOptions).stems
+    stems = getattr(getattr(type(net), "Options", NetOptions), "stems", NetOptions.stems)
     choices = {"norms": NORM_KINDS, "stems": stems, "activations": ACTIVATIONS}
     named = "\n".join(f"{what}: {', '.join(names)}" for what, names in choices.items())
     table = option_table(net, model_options(options.model))
@@ -69,7 +77,10 @@ def size_table(net: nn.Module, example: torch.Tensor) -> str:
 
 
 def option_table(net: nn.Module, names: Sequence[str]) -> str:
-    """Every option with its default and what it means, as the net's `Options` class says."""
+    """Every option with its default and what it means, as the net's `Options` class says.
+
+    Others among the names stand first, without either.
+    """
     options = getattr(type(net), "Options", None)
     if options is None:
         return f"options: {', '.join(names)}"
@@ -79,7 +90,9 @@ def option_table(net: nn.Module, names: Sequence[str]) -> str:
         for field in fields(options)
         for meaning in [meanings.get(field.name, "")]
     ]
-    return columns(["option", "default", "meaning"], rows, left=3)
+    documented = {row[0] for row in rows}
+    others = [[name, "", ""] for name in names if name not in documented]
+    return columns(["option", "default", "meaning"], [*others, *rows], left=3)
 
 
 def attribute_docstrings(cls: type) -> dict[str, str]:

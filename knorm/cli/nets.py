@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from knorm.models import create_model, model_options
+from knorm.models import create_model, list_models, model_options
 from knorm.training.mistakes import UserMistakeError, check_positive, mistakes_of_the_user
 
 
@@ -23,6 +23,7 @@ class Usual(NamedTuple):
 
 SMALL = Usual(32, "cifar", 10, "CIFAR")
 LARGE = Usual(224, "imagenet", 1000, "ImageNet")
+STREETS = Usual(512, "imagenet", 19, "Cityscapes")
 
 
 def usual(image_size: int) -> Usual:
@@ -30,13 +31,31 @@ def usual(image_size: int) -> Usual:
     return SMALL if image_size < 2 * SMALL.image_size else LARGE
 
 
+def labels_pixels(model: str) -> bool:
+    """Whether the net is one for segmentation."""
+    return model in list_models(task="segmentation")
+
+
+def image_size_of(options: Namespace) -> int:
+    """The side of the images: as asked for, or usual for the net's task."""
+    if options.image_size is not None:
+        return options.image_size
+    return (STREETS if labels_pixels(options.model) else SMALL).image_size
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments that say which net, and for which images."""
     parser.add_argument("model", help="a name that `knorm models` lists")
     parser.add_argument("--norm", help="kind of all norms; default: the net's own")
-    parser.add_argument("--image_size", type=int, default=32, help="side of the images; default 32")
-    parser.add_argument("--stem", help="default: cifar below 64 pixels, else imagenet")
-    parser.add_argument("--num_classes", type=int, help="default: 10 with cifar, else 1000")
+    parser.add_argument(
+        "--image_size", type=int, help="side of the images; default 32, 512 for segmentation"
+    )
+    parser.add_argument(
+        "--stem", help="default: cifar below 64 pixels, else imagenet; the net's for segmentation"
+    )
+    parser.add_argument(
+        "--num_classes", type=int, help="default: 10 with cifar, else 1000; 19 for segmentation"
+    )
     parser.add_argument("--in_chans", type=int, default=3, help="channels of the images; default 3")
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="another of its options"
@@ -46,14 +65,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 def net_options(options: Namespace) -> dict[str, Any]:
     """What `create_model` is given."""
     with mistakes_of_the_user():
-        check_positive("image_size", options.image_size)
+        check_positive("image_size", image_size_of(options))
         taken = model_options(options.model)
-    size = usual(options.image_size)
+    streets = labels_pixels(options.model)
+    size = STREETS if streets else usual(image_size_of(options))
     given: dict[str, Any] = {
         "num_classes": size.num_classes if options.num_classes is None else options.num_classes,
         "in_chans": options.in_chans,
     }
-    if options.stem or "stem" in taken:
+    if options.stem or ("stem" in taken and not streets):
         given["stem"] = options.stem or size.stem
     if options.norm:
         given["norm"] = options.norm

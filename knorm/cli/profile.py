@@ -19,7 +19,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from knorm.cli.nets import add_arguments, in_words, make_net, net_options, too_large_for
+from knorm.cli.nets import (
+    add_arguments,
+    image_size_of,
+    in_words,
+    labels_pixels,
+    make_net,
+    net_options,
+    too_large_for,
+)
 from knorm.training.cost import count_parameters, macs_by_module
 from knorm.training.mistakes import (
     OneLineParser,
@@ -51,10 +59,12 @@ def main(argv: Sequence[str]) -> None:
     given = net_options(options)
     torch.manual_seed(0)
     nets = make_nets(options, given, device)
-    shape = (options.batch_size, options.in_chans, options.image_size, options.image_size)
+    size = image_size_of(options)
+    shape = (options.batch_size, options.in_chans, size, size)
     x = torch.randn(shape, device=device)
-    target = torch.randint(given["num_classes"], (len(x),), device=device)
-    with too_large_for(options.image_size):
+    labels = (len(x), size, size) if labels_pixels(options.model) else (len(x),)
+    target = torch.randint(given["num_classes"], labels, device=device)
+    with too_large_for(size):
         rows, ratios = measure(nets, x, target, options.rounds)
     print(
         f"{options.model}  {in_words(given)}\n"
@@ -90,6 +100,8 @@ def parse_options(argv: Sequence[str]) -> Namespace:
 def make_nets(options: Namespace, given: dict, device: torch.device) -> dict[str, nn.Module]:
     """Norm -> net; the one that is asked for first."""
     net = make_net(options.model, given)
+    if given.get("aux"):
+        raise UserMistakeError("--option aux: a net is measured without its auxiliary head")
     norm = options.norm or norm_of(net)
     nets = {norm: net}
     if options.against == norm:
@@ -101,7 +113,7 @@ def make_nets(options: Namespace, given: dict, device: torch.device) -> dict[str
 
 def norm_of(net: nn.Module) -> str:
     """The kind that a net has where none is asked for."""
-    return getattr(getattr(type(net), "Options", None), "norm", "its own norm")
+    return getattr(getattr(type(net), "Options", None), "norm", None) or "its own norm"
 
 
 def measure(

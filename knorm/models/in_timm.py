@@ -8,6 +8,8 @@ create_model("timm:resnet50", norm="group", norm_options={"groups": 8})
 import inspect
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +23,7 @@ PREFIX = "timm:"
 OF_KERNEL = ("dropout_p", "eval_stats")
 SWAPPING = ("norm", *OF_KERNEL, "norm_options")
 BUILDING = ("pretrained", "pretrained_cfg_overlay", "checkpoint_path")
+CHANNELS_LAST = "NHWC"
 PLACING = ("device", "dtype")  # nets are made where `torch.device` says
 
 
@@ -33,17 +36,49 @@ def build(name: str, options: Mapping[str, Any]) -> nn.Module:
     Raises:
         ValueError: timm is missing, or there is no such net, option or value.
     """
-    architecture = check(name)
+    given, swapping = _parted(name, options)
+    return _swapped(_made(name, given), swapping)
+
+
+def build_features(name: str, options: Mapping[str, Any], **choice: Any) -> nn.Module:
+    """`build` with timm's `features_only`: a net that gives a list of feature maps.
+
+    Its `feature_info` tells of them; all have their channels before height and width. A
+    `checkpoint_path` is a file of the whole net. choice: `out_indices`.
+
+    Raises:
+        ValueError: as `build`; or the file lacks a tensor.
+    """
+    given, swapping = _parted(name, options)
+    path = given.pop("checkpoint_path", None)
+    given |= {"features_only": True, **choice}
+    net = _made(name, given)
+    if getattr(net, "output_fmt", None) == CHANNELS_LAST:
+        net = _made(name, {**given, "feature_cls": "getter"})
+    if path is not None:
+        _fill(name, net, path)
+    return _swapped(net, swapping)
+
+
+def _parted(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What timm is given, and what says how to swap."""
     swapping = {option: options[option] for option in SWAPPING if options.get(option) is not None}
+    check_swapping(name, swapping)
     left_out = SWAPPING
     if torch.get_default_device().type == "meta":  # no memory, hence no weights to load
         left_out += ("pretrained", "checkpoint_path")
-    given = {option: value for option, value in options.items() if option not in left_out}
-    check_swapping(name, swapping)
+    return {k: v for k, v in options.items() if k not in left_out}, swapping
+
+
+def _made(name: str, given: Mapping[str, Any]) -> nn.Module:
+    architecture = check(name)
     try:
-        net = needed(name).create_model(architecture, **given)
+        return needed(name).create_model(architecture, **given)
     except (TypeError, AssertionError, RuntimeError, FileNotFoundError) as error:
         raise ValueError(f"{name} cannot be made so: {_first_line(error)}") from error
+
+
+def _swapped(net: nn.Module, swapping: Mapping[str, Any]) -> nn.Module:
     if "norm" not in swapping:
         return net
     swap_options = dict(swapping.get("norm_options", {}))
@@ -51,6 +86,33 @@ def build(name: str, options: Mapping[str, Any]) -> nn.Module:
         swap_options |= {name: swapping[name] for name in OF_KERNEL if name in swapping}
     swapped, _ = swap_norm(net, swapping["norm"], inplace=True, **swap_options)
     return swapped
+
+
+def _fill(name: str, net: nn.Module, path: str) -> None:
+    """Every tensor of a net of features from a file of the whole net.
+
+    `features_only` puts modules into another one, or joins the first two parts of their names.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"checkpoint_path of {name}: there is no file {path}")
+    try:
+        file = needed(name).models.load_state_dict(path, use_ema=False, weights_only=True)
+    except (RuntimeError, UnpicklingError) as error:
+        raise ValueError(f"{path} is no checkpoint of {name}: {_first_line(error)}") from error
+    joined = {_joined(key): tensor for key, tensor in file.items()}
+    tensors = {}
+    for key, ours in net.state_dict().items():
+        bare = key.removeprefix("model.").removeprefix("body.")
+        tensor = file.get(bare, joined.get(_joined(bare)))
+        if tensor is None or tensor.shape != ours.shape:
+            what = "no such tensor" if tensor is None else f"it is {tuple(tensor.shape)} there"
+            raise ValueError(f"{path} is not of {name}: {bare} {tuple(ours.shape)}: {what}")
+        tensors[key] = tensor
+    net.load_state_dict(tensors)
+
+
+def _joined(key: str) -> str:
+    return key.replace(".", "_")
 
 
 def options_of(name: str) -> tuple[str, ...]:
@@ -104,4 +166,6 @@ def _parameters(name: str) -> tuple[str, ...]:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """The first, and what it announces; errors without words have their name."""
+    first, *rest = str(error).splitlines() or [type(error).__name__]
+    return f"{first} {rest[0].strip()}" if rest and first.endswith(":") else first

@@ -4,38 +4,54 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from torch import nn
 
-from knorm.choices import check_name, nearest
+from knorm.choices import TASKS, Task, check_name, nearest
 from knorm.models import in_timm
 
 Function = TypeVar("Function", bound=Callable[..., nn.Module])
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {}
+_TASKS: dict[str, Task] = {}
 
 
-def register_model(function: Function) -> Function:
+@overload
+def register_model(function: Function) -> Function: ...
+
+
+@overload
+def register_model(*, task: Task) -> Callable[[Function], Function]: ...
+
+
+def register_model(function: Any = None, *, task: Task = "classification") -> Any:
     """Make a function that builds a net known to `create_model` under the function's name.
 
-    Its options are its keyword-only arguments; if it takes any (`**options`), also the fields of
-    the `Options` of the class that it says it returns.
+    A decorator, plain or with the net's task. The net's options are the function's keyword-only
+    arguments; if it takes any (`**options`), also the fields of the `Options` of the class that it
+    says it returns.
     """
-    name = function.__name__
-    if name in _MODELS:
-        raise ValueError(f"there is a model {name!r} already")
-    _MODELS[name] = function
-    return function
+    check_name("task", task, TASKS)
+
+    def register(function: Function) -> Function:
+        name = function.__name__
+        if name in _MODELS:
+            raise ValueError(f"there is a model {name!r} already")
+        _MODELS[name], _TASKS[name] = function, task
+        return function
+
+    return register if function is None else register(function)
 
 
 def create_model(name: str, **options: Any) -> nn.Module:
     """Build the net of that name, with the given options and its own defaults for the others.
 
-    All nets take num_classes=1000, in_chans=3, norm, stem ("imagenet", "cifar", ...), activation,
+    All nets take num_classes, in_chans=3, norm, stem ("imagenet", "cifar", ...), activation,
     dropout_p, final_dropout_p, eval_stats and norm_options; see
-    `knorm.models.common.NetOptions`. `model_options` lists what a net takes. `timm:<name>` is
-    timm's net of that name; see `knorm.models.in_timm`.
+    `knorm.models.common.NetOptions`, and for segmentation also
+    `knorm.models.segmenter.SegmenterOptions`. `model_options` lists what a net takes.
+    `timm:<name>` is timm's net of that name; see `knorm.models.in_timm`.
 
     Raises:
         ValueError: an unknown name, option or value; the message names what is possible.
@@ -52,9 +68,13 @@ def create_model(name: str, **options: Any) -> nn.Module:
     return _model(name)(**options)
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that match a shell-style pattern, sorted; timm's are not among them."""
-    return sorted(name for name in _MODELS if fnmatchcase(name, pattern))
+def list_models(pattern: str = "*", task: Task = "classification") -> list[str]:
+    """The names of a task's nets that match a shell-style pattern, sorted; none of them is timm's.
+
+    task: "classification" or "segmentation".
+    """
+    check_name("task", task, TASKS)
+    return sorted(n for n, its in _TASKS.items() if its == task and fnmatchcase(n, pattern))
 
 
 def model_options(name: str) -> tuple[str, ...]:
@@ -69,6 +89,11 @@ def model_options(name: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def options_class(name: str) -> type | None:
+    """The `Options` of the class that a model's function says it returns, if there are such."""
+    return getattr(inspect.signature(_model(name)).return_annotation, "Options", None)
+
+
 def _model(name: str) -> Callable[..., nn.Module]:
-    check_name("model", name, list_models())
+    check_name("model", name, sorted(_MODELS))
     return _MODELS[name]

@@ -27,8 +27,13 @@ class ResNetOptions(NetOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.output_stride not in OUTPUT_STRIDES:
-            raise ValueError(f"output_stride takes 8, 16 or 32, got {self.output_stride!r}")
+        check_output_stride(self.output_stride)
+
+
+def check_output_stride(value: object) -> None:
+    """`value` is one of `OUTPUT_STRIDES`."""
+    if value not in OUTPUT_STRIDES:
+        raise ValueError(f"output_stride takes 8, 16 or 32, got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -255,3 +255,20 @@ def describe(kind: Any) -> str:
         return f"a {get_origin(kind).__name__}"
     parts = [describe(part) for part in get_args(kind)]
     return " or ".join(parts) if parts else getattr(kind, "__name__", str(kind))
+
+
+def has_section(settings: Any, name: str) -> bool:
+    """Whether settings read from a file have a section of that name."""
+    return isinstance(settings, dict) and name in settings
+
+
+def refuse_section(
+    argv: Sequence[str], section: str, owner: str, why: str, *, recipes: Path, default: str
+) -> None:
+    """Raise `UserMistakeError` for settings of another program's section."""
+    for word in with_files(argv, recipes, default):
+        name, _, value = word.partition("=")
+        if name.split(".")[0] == f"--{section}":
+            raise UserMistakeError(f"{name} is for {owner}; {why}")
+        if name == "--config" and has_section(read_recipe(Path(value)), section):
+            raise UserMistakeError(f"{value} has a section {section}; train it with {owner}: {why}")

@@ -14,6 +14,8 @@ from knorm.training.settings import OPTIMIZERS, Optim
 
 CLASSES: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 Groups = list[dict[str, Any]]
+ScaleOf = Callable[[str], float]
+SCALE = "lr_scale"  # of a parameter group, timm's name
 
 
 def find_optimizer(name: str) -> Callable[..., Optimizer]:
@@ -69,26 +71,31 @@ def check_optimizer(optim: Optim) -> None:
         raise ValueError(f"optim: {optim.name} cannot be made so: {error}") from error
 
 
-def make_optimizer(optim: Optim, model: nn.Module) -> Optimizer:
-    """The optimizer of that name over the trainable parameters of `model`."""
+def make_optimizer(optim: Optim, model: nn.Module, scale_of: ScaleOf = lambda _: 1.0) -> Optimizer:
+    """The optimizer of that name over the trainable parameters of `model`.
+
+    `scale_of` a parameter's name is its learning rate over that of the step.
+    """
     settings = {name: getattr(optim, name) for name in OPTIMIZERS.get(optim.name, ())}
     make = partial(find_optimizer(optim.name), lr=optim.lr, **settings, **optim.options)
-    return make(parameter_groups(optim, model))
+    return make(parameter_groups(optim, model, scale_of))
 
 
-def parameter_groups(optim: Optim, model: nn.Module) -> Groups:
-    """Parameters that decay and parameters that do not, empty groups left out."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decays = [optim.decay_vectors or parameter.ndim > 1 for parameter in parameters]
-    pairs = list(zip(parameters, decays, strict=True))
-    groups: Groups = [
-        {"params": [p for p, decay in pairs if decay], "weight_decay": optim.weight_decay},
-        {"params": [p for p, decay in pairs if not decay], "weight_decay": 0.0},
+def parameter_groups(optim: Optim, model: nn.Module, scale_of: ScaleOf = lambda _: 1.0) -> Groups:
+    """Parameters that decay and then those that do not, by the scale of their rate."""
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = optim.decay_vectors or parameter.ndim > 1
+            groups.setdefault((not decays, scale_of(name)), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": 0.0 if spared else optim.weight_decay}
+        | ({} if scale == 1 else {SCALE: scale})
+        for (spared, scale), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    return [group for group in groups if group["params"]]
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every parameter group this learning rate."""
+    """Give every parameter group this learning rate, times its own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get(SCALE, 1.0)

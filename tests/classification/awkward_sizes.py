@@ -11,9 +11,8 @@ from torch import nn
 
 from classification.config import Loss, parse_recipe
 from classification.data import ImageData
-from classification.evaluation import evaluate_split
 from classification.readers import ResidentSplit
-from classification.task import Classification
+from classification.task import Classification, evaluate_split
 from knorm.training.launch import start
 from knorm.training.settings import Launch
 

@@ -98,7 +98,8 @@ def test_cards_name_the_first_classes_only(folder, monkeypatch):  # noqa: F811
 
 
 def test_a_swapped_net_is_shipped_as_it_is_and_its_card_says_so(folder):  # noqa: F811
-    recipe, net, state, _ = load_net(folder, swap="none", cpu=True)
+    loaded = load_net(folder, swap="none", cpu=True)
+    recipe, net, state = loaded.recipe, loaded.net, loaded.state
     images = torch.rand(3, 1, 8, 8)
     facts = exporting.facts_of(recipe, state, images)
     assert torch.equal(hub.hub_model(recipe, net, facts)(images), net.eval()(images))

@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from classification import data, evaluate, export, runs, train
-from classification.config import parse_recipe, settings_of
+from classification.config import parse_recipe
 from knorm.training.lock import locked
 from knorm.training.mistakes import run_program
+from knorm.training.run_settings import settings_of
 from tests.classification.runs import QUICK, run
 
 

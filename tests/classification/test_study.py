@@ -14,16 +14,16 @@ def trained(monkeypatch):
     """The rates that were trained with; top-1 is looked up in `SCORES`."""
     rates = []
 
-    def train_seeds(recipe, place, data, accelerator, command):
-        rates.append(recipe.optim.lr)
+    def train_seeds(work, place, command):
+        rates.append(work.recipe.optim.lr)
         return [
             {
                 "results": [
                     {"split": split, "weights": "last", "metric": "top1", "value": value}
-                    for split, value in (("val", SCORES[recipe.optim.lr]), ("test", 0.5))
+                    for split, value in (("val", SCORES[work.recipe.optim.lr]), ("test", 0.5))
                 ]
             }
-        ] * recipe.seeds
+        ] * work.recipe.seeds
 
     monkeypatch.setattr("classification.search.train_seeds", train_seeds)
     return rates
@@ -45,10 +45,10 @@ def test_the_rate_is_halved_until_that_no_longer_helps_on_the_validation_split(t
 
 
 def test_a_rate_that_diverges_or_only_guesses_does_not_end_the_search(tmp_path, monkeypatch):
-    def train_seeds(recipe, place, data, accelerator, command):
-        if recipe.optim.lr == 0.4:
+    def train_seeds(work, place, command):
+        if work.recipe.optim.lr == 0.4:
             raise DivergedError("the loss left all bounds")
-        value = {0.2: 0.1, 0.1: 0.1, 0.05: 0.8, 0.025: 0.7}[recipe.optim.lr]
+        value = {0.2: 0.1, 0.1: 0.1, 0.05: 0.8, 0.025: 0.7}[work.recipe.optim.lr]
         numbers = {"weights": "last", "metric": "top1", "value": value}
         return [{"results": [numbers | {"split": split} for split in ("val", "test")]}]
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from classification.config import Loss, Model, parse_recipe
+from classification.config import Loss, parse_recipe
 from classification.data import Batch
-from classification.task import Classification, complete, make_model, score
+from classification.task import Classification, complete, score
+from knorm.training.model_settings import Model
+from knorm.training.nets import make_model
 
 
 def batch_of(num_classes, count=11):

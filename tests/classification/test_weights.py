@@ -12,9 +12,9 @@ import knorm
 from classification import train
 from classification.config import load_recipe
 from classification.evaluation import load_net
-from classification.task import make_model
 from classification.weights import first_weights
 from knorm.training.mistakes import run_program
+from knorm.training.nets import make_model
 from knorm.training.run import Run
 from tests.classification.runs import evaluated, run, value
 

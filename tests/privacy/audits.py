@@ -3,6 +3,7 @@
 from torch import nn
 
 from classification.data import load_data
+from classification.work import ClassificationWork
 from knorm.training.launch import start
 from knorm.training.resume import Place
 from privacy.auditing import audit
@@ -35,10 +36,10 @@ def linear(*_):
 
 def audited(folder, monkeypatch, net=linear, **settings):
     """The report of an audit of such a net, all else as in `python -m privacy.audit`."""
-    monkeypatch.setattr("privacy.runs.make_net", net)
+    monkeypatch.setattr(ClassificationWork, "make_net", lambda *_: net())
     monkeypatch.setattr("privacy.runs.of_run", lambda *_, **__: SECRET)
     recipe = recipe_of(**settings)
     accelerator = start(recipe.launch)
-    data = load_data(recipe, accelerator)
-    budget = budget_of(recipe, len(data.labels("train")))
-    return audit(recipe, budget, Place(folder), data, accelerator, "a test")
+    work = ClassificationWork(recipe, load_data(recipe, accelerator))
+    budget = budget_of(recipe, work.sizes["train"])
+    return audit(recipe, work, budget, Place(folder), "a test")

@@ -233,7 +233,12 @@ def taken(x, accelerator=None):
     )
     privacy = Privacy(delta=1e-5, noise_multiplier=0.0, max_norm=1.0)
     mechanics = Mechanics(
-        privacy=privacy, noise_multiplier=0.0, expected_batch=4, secret=SECRET, ledger=None
+        privacy=privacy,
+        noise_multiplier=0.0,
+        expected_batch=4,
+        logged=("loss", "top1", "count"),
+        secret=SECRET,
+        ledger=None,
     )
     before = net.weight.detach().clone()
 

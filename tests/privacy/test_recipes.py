@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from classification.data import Batch
-from classification.task import Classification, make_model
+from classification.task import Classification
+from knorm.training.nets import make_model
 from knorm.training.optim import make_optimizer
 from knorm.training.recipes import list_recipes
 from privacy.checks import prove, refuse_batch_statistics

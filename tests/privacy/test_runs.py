@@ -228,7 +228,9 @@ def test_evaluation_repeats_the_numbers_of_a_private_run(finished, capsys):
 def test_a_private_run_is_never_trained_plainly(finished, capsys, way):
     assert run_program(lambda: plain_train.main([way.format(finished)])) == 2
     err = capsys.readouterr().err
-    assert re.search("config.yaml is of a private run; train it with python -m privacy.train", err)
+    assert re.search(
+        "config.yaml has a section privacy; train it with python -m privacy.train", err
+    )
     assert err.count("\n") == 1
     assert run_program(lambda: plain_train.main(["--privacy.epsilon=1"])) == 2
     assert "--privacy.epsilon is for python -m privacy.train" in capsys.readouterr().err

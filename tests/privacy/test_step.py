@@ -82,6 +82,7 @@ def train(folder, *, noise=0.0, chunks=5, steps=3, **settings):
         privacy=privacy,
         noise_multiplier=noise,
         expected_batch=EXPECTED,
+        logged=("loss", "top1", "count"),
         secret=SECRET,
         ledger=Ledger.begin(folder, mechanism, SECRET),
     )

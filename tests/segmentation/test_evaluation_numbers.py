@@ -8,9 +8,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from segmentation.classes import CAMVID, IGNORE
-from segmentation.data import load_data
+from segmentation.data import evaluation_images, load_data
 from segmentation.data_config import Data, Scenes
-from segmentation.evaluation_numbers import NAMES, Evaluated, evaluate_images, evaluate_split
+from segmentation.evaluation_numbers import Evaluated, evaluate_images, examples_of
 from segmentation.inference_config import Inference
 from segmentation.metrics import confusion_matrix
 from tests.classification.runs import TWO, launch
@@ -63,19 +63,28 @@ def test_every_pixel_with_a_label_counts_once():
     assert found.matrix.sum() == sum((labels != IGNORE).sum() for _, _, labels in images)
 
 
-def test_a_split_is_evaluated_as_its_images_are(tmp_path):
+def test_examples_are_the_first_images_as_evaluation_sees_them(tmp_path):
     accelerator = Accelerator(cpu=True)
-    settings = Data(root=str(tmp_path), scenes=Scenes(train=2, val=3, height=32, width=64))
-    data = load_data(settings, accelerator, channels_last=False)
-    net = nn.Conv2d(3, 19, 3, padding=1)
-    found = evaluate_split(net, data, "test", Inference(), 0)
-    matrix, test = torch.zeros(19, 20, dtype=torch.long), data.splits["test"]
-    for image, labels in (test.read(number) for number in range(3)):
-        predicted = net(data.inputs(image[None])).argmax(1)[0]
-        matrix += confusion_matrix(predicted, labels, 19)
-    assert matrix.sum()
-    assert torch.equal(found.matrix, matrix)
-    assert {name: len(column) for name, column in found.images.items()} == dict.fromkeys(NAMES, 3)
+    scenes = Scenes(train=2, val=3, height=32, width=64)
+    data = load_data(
+        Data(root=str(tmp_path), scenes=scenes, val_fraction=0.0), accelerator, channels_last=False
+    )
+    net, common = nn.Conv2d(3, 19, 3, padding=1), {"settings": Inference(), "seed": 0}
+    found = evaluate_images(
+        accelerator,
+        net,
+        evaluation_images(data, "test"),
+        data.inputs,
+        num_images=3,
+        num_classes=19,
+        **common,
+    )
+    examples = examples_of(accelerator, net, data, "test", 5, **common)
+    assert [example.name for example in examples] == list(data.splits["test"].names)
+    matrices = [confusion_matrix(e.predicted, e.labels, 19) for e in examples]
+    assert found.matrix.sum()
+    assert torch.equal(found.matrix, sum(matrices))
+    assert len(examples_of(accelerator, net, data, "test", 1, **common)) == 1
 
 
 def test_evaluation_leaves_torchs_random_numbers_and_the_nets_mode_alone():

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
+from segmentation import prediction
 from segmentation.classes import CAMVID
 from segmentation.inference_config import Inference
 from segmentation.prediction import carry_out, find_images, predictions
@@ -14,9 +15,15 @@ from tests.segmentation.predictors import flag, painter, pixels, save
 THIRDS = np.arange(3).repeat(3)  # classes along a row of the flag
 
 
+@pytest.fixture(autouse=True)
+def painting(monkeypatch):
+    """The net of every run is a painter."""
+    monkeypatch.setattr(prediction, "load_predictor", lambda options: painter())
+
+
 def predicted(folder, **options):
     options = {"images": [folder / "in"], "out": folder / "out", "alpha": 0.5} | options
-    carry_out(Namespace(**options), lambda options: painter())
+    carry_out(Namespace(**options))
     return options["out"]
 
 

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from knorm.training.mistakes import UserMistakeError
+from segmentation import submission
 from segmentation.classes import CAMVID, CITYSCAPES
-from segmentation.submission import carry_out, faults, images_of, label_ids
+from segmentation.submission import carry_out, check, faults, images_of, label_ids
 from tests.segmentation.predictors import flag, painter, pixels, save
 
 KEYS = ("berlin_000000_000019", "bad-honnef_000003_000019", "ulm_000001_000019")
@@ -23,20 +24,26 @@ def images(tmp_path):
 
 
 @pytest.fixture
-def submission(tmp_path, images):
+def sent(tmp_path, images):
     """A folder with what a right submission holds."""
     for key in KEYS:
         save(tmp_path / "sent" / f"{key}_leftImg8bit.png", np.full((6, 9), 7, dtype=np.uint8))
     return tmp_path / "sent"
 
 
-def written(images, out, predictor=None):
-    options = Namespace(images=images, out=out, check=None, run_dir="run")
-    carry_out(options, lambda options: predictor or painter(CITYSCAPES))
-    return out
+@pytest.fixture
+def written(monkeypatch):
+    """Writes the submission of a net that paints."""
+
+    def write(images, out, classes=CITYSCAPES):
+        monkeypatch.setattr(submission, "load_predictor", lambda options: painter(classes))
+        carry_out(Namespace(images=images, out=out, run_dir="run"))
+        return out
+
+    return write
 
 
-def test_what_is_written_is_right_and_holds_label_ids(images, tmp_path, capsys):
+def test_what_is_written_is_right_and_holds_label_ids(written, images, tmp_path, capsys):
     out = written(images, tmp_path / "deep" / "submission.zip")
     assert faults(out, images_of(images)) == []
     with zipfile.ZipFile(out) as archive:
@@ -49,7 +56,7 @@ def test_what_is_written_is_right_and_holds_label_ids(images, tmp_path, capsys):
     assert "nothing is wrong" in capsys.readouterr().err
 
 
-def test_the_same_predictions_make_the_same_file(images, tmp_path):
+def test_the_same_predictions_make_the_same_file(written, images, tmp_path):
     first, second = (written(images, tmp_path / name) for name in ("a.zip", "b.zip"))
     assert first.read_bytes() == second.read_bytes()
 
@@ -60,11 +67,11 @@ def test_label_ids_are_those_of_the_table():
     assert label_ids(numbers).tolist() == [[table[number] for number in range(19)]]
 
 
-def test_a_right_submission_has_no_faults_as_folder_or_zip(images, submission, tmp_path):
-    assert faults(submission, images_of(images)) == []
+def test_a_right_submission_has_no_faults_as_folder_or_zip(images, sent, tmp_path):
+    assert faults(sent, images_of(images)) == []
     with zipfile.ZipFile(tmp_path / "sent.zip", "w") as archive:
         archive.writestr("results/", "")
-        for file in submission.iterdir():
+        for file in sent.iterdir():
             archive.write(file, f"results/{file.name}")
     assert faults(tmp_path / "sent.zip", images_of(images)) == []
 
@@ -137,25 +144,25 @@ def readme(path):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_each_fault_is_a_line_with_the_files_name(images, submission, harm, line, capsys):
-    harm(submission / FIRST)
-    (found,) = faults(submission, images_of(images))
+def test_each_fault_is_a_line_with_the_files_name(images, sent, harm, line, capsys):
+    harm(sent / FIRST)
+    (found,) = faults(sent, images_of(images))
     assert found.startswith(line)
-    with pytest.raises(UserMistakeError, match="is no submission: 1 files are wrong"):
-        carry_out(Namespace(images=images, check=submission), painter)
+    with pytest.raises(UserMistakeError, match="cannot be sent: 1 faults"):
+        check(sent, images)
     assert capsys.readouterr().out == found + "\n"
 
 
-def test_all_faults_are_told_at_once(images, submission):
-    readme(submission / FIRST)
-    removed(submission / FIRST)
-    small(submission / f"{KEYS[1]}_leftImg8bit.png")
-    assert len(faults(submission, images_of(images))) == 3
+def test_all_faults_are_told_at_once(images, sent):
+    readme(sent / FIRST)
+    removed(sent / FIRST)
+    small(sent / f"{KEYS[1]}_leftImg8bit.png")
+    assert len(faults(sent, images_of(images))) == 3
 
 
-def test_a_damaged_zip_is_told(images, submission, tmp_path):
+def test_a_damaged_zip_is_told(images, sent, tmp_path):
     with zipfile.ZipFile(tmp_path / "sent.zip", "w") as archive:
-        for file in submission.iterdir():
+        for file in sent.iterdir():
             archive.write(file, file.name)
     data = bytearray((tmp_path / "sent.zip").read_bytes())
     data[80] ^= 255  # in the first file
@@ -168,9 +175,9 @@ def test_a_damaged_zip_is_told(images, submission, tmp_path):
             faults(tmp_path / place, images_of(images))
 
 
-def test_only_cityscapes_images_and_classes(images, tmp_path):
+def test_only_cityscapes_images_and_classes(written, images, tmp_path):
     with pytest.raises(UserMistakeError, match="run knows other classes than those of Cityscapes"):
-        written(images, tmp_path / "submission.zip", painter(CAMVID))
+        written(images, tmp_path / "submission.zip", CAMVID)
     save(images / "photo.png", flag())
     with pytest.raises(UserMistakeError, match=r"photo\.png: not named <city>_000000_000019_left"):
         written(images, tmp_path / "submission.zip")

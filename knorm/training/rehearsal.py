@@ -15,51 +15,46 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from classification.config import Recipe
-from classification.data import ImageData
-from classification.evaluation import evaluate_split
-from classification.outcome import plan
-from classification.runs import facts_of, parent_of
-from classification.task import Classification
-from classification.trainer import PLAIN, Steps, Way
-from classification.weights import first_weights
 from knorm.training.cost import count_macs
 from knorm.training.folder import LAST
 from knorm.training.loop import Trainer, train_epoch
 from knorm.training.mistakes import OneRankMistakeError
+from knorm.training.outcome import plan
 from knorm.training.progress import Progress
 from knorm.training.run import Run
+from knorm.training.run_settings import RunSettings, parent_of
+from knorm.training.session import facts_of
 from knorm.training.state import weights_of
+from knorm.training.trainer import PLAIN
+from knorm.training.work import Steps, Way, Work
 
-STEPS, EVALUATED = 4, 2  # optimizer steps, and batches of every split
+STEPS = 4  # of the optimizer
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60
 
 
-def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator, way: Way = PLAIN) -> None:
+def rehearse(work: Work, way: Way = PLAIN) -> None:
     """Print the plan, try everything, print what it costs; keep nothing."""
-    say = accelerator.print
-    trainer = way.make_trainer(recipe, data, accelerator, first_weights(recipe))
-    task = Classification(recipe.loss, len(data.classes), test_flip=recipe.test_flip)
-    say(plan(recipe, trainer, data, "nothing is kept, this is a dry run"))
-    image = data.splits["test"].images(torch.zeros(1, dtype=torch.long))
-    macs = count_macs(trainer.net, data.inputs(image.to(accelerator.device)))
+    recipe, accelerator, say = work.recipe, work.accelerator, work.accelerator.print
+    trainer = way.make_trainer(work, work.first_weights())
+    say(plan(work, trainer, "nothing is kept, this is a dry run"))
+    macs = count_macs(trainer.net, work.example())
     say(f"MACs   {macs / 1e6:,.1f} million per image in the forward pass")
     say(f"curve  {curve(trainer)}  learning rate over {trainer.epochs} epochs")
     with passing_folder(recipe, accelerator) as folder:
-        run = Run(folder, accelerator, facts_of(recipe, data, way.unseen))
-        per_step = try_training(trainer, way.begin(recipe, run, trainer, data, task))
-        per_image = try_evaluation(recipe, trainer, data, task)
+        run = Run(folder, accelerator, facts_of(work, way.unseen))
+        per_step = try_training(trainer, way.begin(work, run, trainer))
+        per_image = try_evaluation(work, trainer)
         run.save(LAST, trainer)
         accelerator.wait_for_everyone()
         num_bytes = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
-        again = way.make_trainer(recipe, data, accelerator, None)
+        again = way.make_trainer(work, None)
         run.resume(again)
         check_equal(trainer, again)
     kept = trainer.epochs // recipe.keep.every if recipe.keep.every else 0
     most = recipe.seeds * (3 + kept) * num_bytes
     say(f"disk   {most / 2**20:,.0f} MiB at most, {num_bytes / 2**20:,.1f} a save")
-    num_evaluated = trainer.epochs * num_images(data, "val") + 2 * num_images(data, "test")
+    num_evaluated = trainer.epochs * work.sizes.get("val", 0) + 2 * work.sizes["test"]
     seconds = round(recipe.seeds * (trainer.steps * per_step + num_evaluated * per_image))
     runs = f"{recipe.seeds} runs, " if recipe.seeds > 1 else ""
     say(f"time   {runs}about {timedelta(seconds=seconds)}, {1000 * per_step:,.0f} ms a step")
@@ -67,7 +62,7 @@ def rehearse(recipe: Recipe, data: ImageData, accelerator: Accelerator, way: Way
 
 
 @contextmanager
-def passing_folder(recipe: Recipe, accelerator: Accelerator) -> Iterator[Path]:
+def passing_folder(recipe: RunSettings, accelerator: Accelerator) -> Iterator[Path]:
     """A folder that all ranks see and that is gone afterwards, on the disk of the run's own."""
     wanted = Path(recipe.run_dir) if recipe.run_dir else parent_of(recipe)
     near = next(place for place in wanted.absolute().parents if place.is_dir())
@@ -88,11 +83,6 @@ def passing_folder(recipe: Recipe, accelerator: Accelerator) -> Iterator[Path]:
         accelerator.wait_for_everyone()
 
 
-def num_images(data: ImageData, split: str) -> int:
-    """Number of images of a split, 0 where there is none."""
-    return len(data.labels(split)) if split in data.splits else 0
-
-
 def try_training(trainer: Trainer, steps: Steps) -> float:
     """A few steps; seconds of one after the first."""
     progress = Progress(epochs=1, steps=STEPS, unit="img", enabled=False)
@@ -107,17 +97,13 @@ def try_training(trainer: Trainer, steps: Steps) -> float:
     return median(end - begin for begin, end in pairwise(ends)) if len(ends) > 1 else 0.0
 
 
-def try_evaluation(
-    recipe: Recipe, trainer: Trainer, data: ImageData, task: Classification
-) -> float:
-    """Two batches of every split that is evaluated; seconds per image."""
-    size = EVALUATED * recipe.eval_batch_size * trainer.accelerator.num_processes
+def try_evaluation(work: Work, trainer: Trainer) -> float:
+    """Some images of every split that is evaluated; seconds per image."""
+    few = work.few(work.rehearsed * trainer.accelerator.num_processes)
     began, count = time.perf_counter(), 0
-    for name in data.splits.keys() - {"train"}:
-        few = data.first(name, size)
-        values = evaluate_split(trainer.evaluated, few, task, name, recipe)
-        task.summary(values, few.labels(name))
-        count += len(few.labels(name))
+    for name in few.sizes.keys() - {"train"}:
+        few.evaluate(trainer.evaluated, name)
+        count += few.sizes[name]
     return (time.perf_counter() - began) / max(count, 1)
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from classification import rehearsal, train
+from classification import train
+from knorm.training import rehearsal
 from knorm.training.mistakes import run_program
 from tests.classification.runs import QUICK
 

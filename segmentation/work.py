@@ -1,0 +1,184 @@
+"""Segmentation as work for the core: images, their labels, and how well they overlap."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, Self
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from knorm.training.loop import Sums, Window
+from knorm.training.nets import check_takes, make_model
+from knorm.training.optim import make_optimizer
+from knorm.training.run import Run
+from knorm.training.sampling import Cut, Sampling
+from knorm.training.weights import Weights
+from knorm.training.work import Evaluated, Numbers
+from segmentation.classes import IGNORE
+from segmentation.config import AnyRecipe, Recipe
+from segmentation.data import Batch, SegmentationData, evaluation_images, training_windows
+from segmentation.evaluation_numbers import evaluate_images, examples_of
+from segmentation.losses import Criterion
+from segmentation.outcome import write_examples, write_pictures
+from segmentation.pictures import Example
+from segmentation.task import BACKBONE, loss_of, score, weighed
+from segmentation.weights import first_weights
+
+REHEARSED = 2  # images of a split that a dry run evaluates
+IN_CHANS = 3
+VOID = 0.1  # part of made-up labels that is ignored
+
+
+class Details(NamedTuple):
+    """What pictures and tables are made of."""
+
+    matrix: Tensor
+    """(K, K + 1) int64, see `metrics.confusion_matrix`"""
+    examples: list[Example]
+    """on the main process alone"""
+
+
+@dataclass(frozen=True)
+class SegmentationWork(Generic[AnyRecipe]):
+    """A recipe with its data, see `knorm.training.work.Work`."""
+
+    recipe: AnyRecipe
+    data: SegmentationData
+
+    scores = ("miou", "pixel_accuracy", "mean_accuracy", "category_miou", "loss")
+    logged = ("loss", "pixel_accuracy", "count")
+    rehearsed = REHEARSED
+
+    @property
+    def accelerator(self) -> Accelerator:
+        return self.data.accelerator
+
+    @cached_property
+    def criterion(self) -> Criterion:
+        """The loss of images."""
+        return Criterion(self.recipe.loss, self._classes, self.accelerator.device)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {name: len(split) for name, split in self.data.splits.items()}
+
+    def of(self, recipe: AnyRecipe) -> Self:
+        return replace(self, recipe=recipe)
+
+    def few(self, count: int) -> Self:
+        data = self.data
+        for split in data.splits.keys() - {"train"}:
+            data = data.first(split, count)
+        return replace(self, data=data)
+
+    def describe(self) -> str:
+        settings = self.recipe.data
+        sizes = "  ".join(f"{name} {size}" for name, size in self.sizes.items())
+        augment = self.recipe.augment.in_words()
+        return f"{settings.name}  {sizes}  {settings.scaling}  {augment}"
+
+    def facts(self) -> dict[str, Any]:
+        data = self.data
+        return {
+            "model": asdict(self.recipe.model),
+            "num_classes": self._classes,
+            "in_chans": IN_CHANS,
+            "classes": list(data.classes.names),
+            "colors": [list(color) for color in data.classes.colors],
+            "mean": data.mean.flatten().tolist(),
+            "std": data.std.flatten().tolist(),
+        }
+
+    def fingerprint(self, split: str) -> str:
+        return self.data.splits[split].fingerprint()
+
+    def check_net(self) -> None:
+        height, width = self._crop
+        shape = {"num_classes": self._classes, "in_chans": IN_CHANS}
+        check_takes(self.recipe.model, **shape, height=height, width=width)
+
+    def first_weights(self) -> Weights[Recipe] | None:
+        return first_weights(self.recipe)
+
+    def make_net(self, weights: Weights[Any] | None) -> nn.Module:
+        shape = {"num_classes": self._classes, "in_chans": IN_CHANS}
+        net = make_model(self.recipe.model, **shape, seed=self.recipe.seed, weights=weights)
+        return net.to(self.accelerator.device).to(memory_format=self.data.memory_format)
+
+    def make_optimizer(self, net: nn.Module) -> Optimizer:
+        head = self.recipe.head_rate
+        return make_optimizer(
+            self.recipe.optim, net, lambda name: 1.0 if name.startswith(BACKBONE) else head
+        )
+
+    def cut(self) -> Sampling:
+        recipe = self.recipe
+        return Sampling(
+            num_samples=self.sizes["train"],
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            drop_last=recipe.drop_last,
+            passes=recipe.accumulation,
+        )
+
+    def windows(self, cut: Cut, epoch: int, first_step: int = 0) -> Iterator[Window[Batch]]:
+        windows = training_windows(self.data, self.recipe.augment, cut, epoch, first_step)
+        for window in windows:
+            yield weighed(window, self.criterion, self.accelerator)
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
+        return loss_of(self.criterion, model, batch)
+
+    def made_up(self, count: int, seed: int) -> Batch:
+        generator, size = torch.Generator().manual_seed(seed), (count, *self._crop)
+        shape = (count, IN_CHANS, *self._crop)
+        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        labels = torch.randint(0, self._classes, size, generator=generator)
+        labels[torch.rand(size, generator=generator) < VOID] = IGNORE
+        device = self.accelerator.device
+        return Batch(self.data.inputs(pixels.to(device)), labels.to(device), count)
+
+    def example(self) -> Tensor:
+        image, _ = self.data.splits["test"].read(0)
+        return self.data.inputs(image[None].to(self.accelerator.device))
+
+    def evaluate(self, net: nn.Module, split: str) -> Evaluated:
+        data, recipe = self.data, self.recipe
+        asked = {"settings": recipe.inference, "seed": recipe.seed}
+        found = evaluate_images(
+            self.accelerator,
+            net,
+            evaluation_images(data, split),
+            data.inputs,
+            num_images=self.sizes[split],
+            num_classes=self._classes,
+            **asked,
+        )
+        examples: list[Example] = []
+        if self.accelerator.is_main_process:
+            examples = examples_of(self.accelerator, net, data, split, recipe.examples, **asked)
+        numbers = found.numbers(data.classes) | {"count": self.sizes[split]}
+        return Evaluated(numbers, Details(found.matrix, examples))
+
+    def score(self, numbers: Numbers) -> tuple[float, ...]:
+        return score(numbers)
+
+    def write_examples(self, run: Run, epoch: int, details: Details) -> None:
+        write_examples(run.folder, epoch, details.examples, self.data.classes)
+
+    def write_pictures(self, run: Run, details: Details, weights: str) -> dict[str, Any]:
+        classes = self.data.classes
+        return write_pictures(run, details.matrix, details.examples, classes, weights)
+
+    @property
+    def _classes(self) -> int:
+        return len(self.data.classes.names)
+
+    @property
+    def _crop(self) -> tuple[int, int]:
+        """Height and width of what the net is trained on."""
+        assert self.recipe.augment.crop is not None  # as the recipe sees to it
+        return self.recipe.augment.crop
