@@ -30,10 +30,16 @@ Render = Callable[[Sequence[Row], str], str]
 COLUMNS = {  # heading: (column, factor, digits)
     "val top-1 %": ("val.top1", 100, 2),
     "test top-1 %": ("test.top1", 100, 2),
+    "val mIoU %": ("val.miou", 100, 2),
+    "test mIoU %": ("test.miou", 100, 2),
+    "test pixel accuracy %": ("test.pixel_accuracy", 100, 2),
     "test loss": ("test.loss", 1, 4),
     "peak MiB": ("memory_bytes", 2**-20, 0),
 }
-RANKED_BY = "val.top1"  # whoever picks the first line has not looked at the test set
+RANKED_BY = {
+    "val.top1": "accuracy",
+    "val.miou": "mIoU",
+}  # whoever picks the first line has not looked at the test set
 # Settings that may differ between runs of one recipe: they do not change its numbers, or are seeds.
 NOT_COMPARED = ("seed", "seeds", "name", "run_dir", "resume", "dry_run", "keep")
 BY_DEFAULT = "settings"
@@ -156,15 +162,17 @@ def render(rows: Sequence[Row], head: str = "") -> str:
     for row in rows:
         groups.setdefault(row[by], []).append(row)
     columns = {name: column for name, column in COLUMNS.items() if column[0] in rows[0]}
+    ranked_by = next((column for column in RANKED_BY if _values(rows, column)), "val.top1")
     lines = []
-    for name in sorted(groups, key=lambda name: -_mean(groups[name], RANKED_BY)):
+    for name in sorted(groups, key=lambda name: -_mean(groups[name], ranked_by)):
         members = groups[name]
         cells = [_spread(members, *column) for column in columns.values()]
         size, macs = int(members[0]["parameters"]), int(members[0]["macs"]) / 1e6
         seeds = ", ".join(sorted(row["seed"] for row in members))
         lines.append([f"`{name}`", seeds, *cells, f"{size:,}", f"{macs:.1f}"])
     table = markdown(["", "seeds", *columns, "parameters", "MMACs"], lines)
-    order = "Best validation accuracy first. " if _values(rows, RANKED_BY) else ""
+    known = _values(rows, ranked_by)
+    order = f"Best validation {RANKED_BY[ranked_by]} first. " if known else ""
     foot = (
         f"{order}Mean ± standard deviation over seeds, last weights, "
         f"{_common(rows, 'epochs')} epochs. "

@@ -1,7 +1,8 @@
 """report.md: what a person reads after a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from knorm.training.tables import markdown
 Row = Mapping[str, Any]
 
 MOST_CLASSES = 100  # in the table; result.json has all
-PICTURES = {"curves.png": "Curves", "confusion.png": "Confusion"}
+PICTURES = {
+    "examples.png": "Examples",
+    "curves.png": "Curves",
+    "iou.png": "IoU of the classes",
+    "confusion.png": "Confusion",
+}
 
 
 def write_report(folder: Path, result: Row) -> None:
@@ -69,23 +75,30 @@ def cost_table(result: Row) -> str:
     )
 
 
+CELLS: dict[str, tuple[str, Callable[[Row], str]]] = {  # of a class: key -> heading, text
+    "class": ("class", lambda row: row["class"].replace("|", r"\|")),
+    "iou": ("IoU %", lambda row: _percent(row["iou"])),
+    "accuracy": ("accuracy %", lambda row: _percent(row["accuracy"])),
+    "correct": ("correct", lambda row: str(row["correct"])),
+    "count": ("samples", lambda row: str(row["count"])),
+    "pixels": ("pixels", lambda row: f"{row['pixels']:,}"),
+    "taken_for": (
+        "most taken for",
+        lambda row: f"{row['taken_for']} ({row['taken_for_count']})" if row["taken_for"] else "-",
+    ),
+}
+
+
 def class_table(result: Row) -> str:
-    """Accuracy by class, the worst first; nothing where there is none."""
+    """A line for each class, the worst first; nothing where there is none."""
     per_class = result.get("per_class")
     if not per_class:
         return ""
-    rows = sorted(per_class["classes"], key=lambda row: (row["accuracy"] is None, row["accuracy"]))
-    lines = [
-        [
-            row["class"].replace("|", r"\|"),
-            "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f}",
-            str(row["correct"]),
-            str(row["count"]),
-            f"{row['taken_for']} ({row['taken_for_count']})" if row["taken_for"] else "-",
-        ]
-        for row in rows[:MOST_CLASSES]
-    ]
-    table = markdown(["class", "accuracy %", "correct", "samples", "most taken for"], lines)
+    cells = {key: cell for key, cell in CELLS.items() if key in per_class["classes"][0]}
+    first = "iou" if "iou" in cells else "accuracy"
+    rows = sorted(per_class["classes"], key=lambda row: _rank(row[first]))
+    lines = [[text(row) for _, text in cells.values()] for row in rows[:MOST_CLASSES]]
+    table = markdown([heading for heading, _ in cells.values()], lines)
     about = f"{per_class['split']} split, {per_class['weights']} weights, the worst first."
     more = f" The worst {MOST_CLASSES} of {len(rows)}; all are in result.json."
     return f"{about}{more if len(rows) > MOST_CLASSES else ''}\n\n{table}"
@@ -108,3 +121,13 @@ def in_time(seconds: float) -> str:
 
 def _digits(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.6g}"
+
+
+def _percent(part: float | None) -> str:
+    return "-" if part is None or isnan(part) else f"{100 * part:.1f}"
+
+
+def _rank(part: float | None) -> tuple[bool, float]:
+    """For sorting: those that are no number last."""
+    none = part is None or isnan(part)
+    return none, 0.0 if none else part
