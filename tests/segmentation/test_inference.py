@@ -88,6 +88,17 @@ def test_scales_are_averaged_as_chances():
     torch.testing.assert_close(parts[1], net(inputs).softmax(1).detach())
 
 
+def test_smaller_images_are_antialiased():
+    seen, net = [], pointwise()
+    net.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
+    stripes = (torch.arange(64) % 4 == 0).float().expand(1, 3, 16, 64)
+    asked(net, stripes, scales=(0.25,))
+    assert seen[0].shape == (1, 3, 4, 16)
+    torch.testing.assert_close(
+        seen[0][..., 1:-1], torch.full((1, 3, 4, 14), 0.25), atol=0.1, rtol=0
+    )
+
+
 def test_a_constant_image_has_the_same_chances_at_every_scale():
     inputs, net = torch.full((1, 3, 9, 9), 0.3), pointwise()
     torch.testing.assert_close(asked(net, inputs, scales=(0.3, 1.9)), asked(net, inputs))

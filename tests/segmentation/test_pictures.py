@@ -64,8 +64,8 @@ def test_an_example_is_a_row_of_four_panels_and_the_legend_names_what_is_there(t
     assert titles == ["a", *told, "b", *told]
     named = [text.get_text() for text in figures[0].legends[0].get_texts()]
     assert named == ["road", "wall", "ignored", "wrong"]
-    width, height = Image.open(tmp_path / "examples.png").size
-    assert width > height
+    with Image.open(tmp_path / "examples.png") as picture:
+        assert picture.width > 2 * picture.height
 
 
 def test_bars_fall_and_classes_without_a_pixel_come_last(tmp_path, figures):
