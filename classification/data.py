@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from classification.augment import augmented, boxes_of, to_input
+from classification.augment import augmented, boxes_of
 from classification.augment_config import Augment
 from classification.config import Recipe
 from classification.data_config import PACKAGES, Data
@@ -31,6 +31,7 @@ from knorm.training.mistakes import OneRankMistakeError, UserMistakeError
 from knorm.training.packages import how_to_install
 from knorm.training.sampling import Cut, evaluation_share
 from knorm.training.seeds import mix
+from knorm.vision.operations import to_input
 
 AHEAD = 3  # batches of a streamed split that are being read while one is used
 

@@ -167,3 +167,11 @@ def shear(axis: int) -> Operation:
         return mapped(images, maps)
 
     return sheared
+
+
+def to_input(
+    images: Tensor, mean: Tensor, std: Tensor, memory_format: torch.memory_format
+) -> Tensor:
+    """uint8 images to what the net gets: pixels in [0, 1], then minus mean over deviation."""
+    scaled = images.float().div_(255).sub_(mean).div_(std)
+    return scaled.contiguous(memory_format=memory_format)
