@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from segmentation.classes import CAMVID, CITYSCAPES
@@ -66,3 +69,10 @@ def test_classes_are_known_before_an_image_is_read(tmp_path):
     (tmp_path / "list").write_text("0 a\n1 b")
     mine = Data(name="pairs", pairs=Pairs(classes=str(tmp_path / "list")))
     assert mine.read_classes().names == ("a", "b")
+
+
+def test_settings_need_neither_torch_nor_numpy():
+    code = "import sys, segmentation.augment_config as _;"
+    code += "print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

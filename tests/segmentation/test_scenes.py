@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from knorm.training.mistakes import UserMistakeError
 from segmentation.classes import CITYSCAPES, lookup_table
 from segmentation.data_config import Data, Scenes
 from segmentation.readers import READERS
 from segmentation.scene_parts import IDS
-from segmentation.scenes import CITIES, TEXTURE, draw_scene, write_scenes
+from segmentation.scenes import TEXTURE, draw_scene, write_scenes
 
 SMALL = {"height": 64, "width": 128}
 FREQUENT = ("road", "sidewalk", "building", "pole", "vegetation", "terrain", "sky", "car")
@@ -17,12 +18,12 @@ FREQUENT = ("road", "sidewalk", "building", "pole", "vegetation", "terrain", "sk
 @pytest.fixture(scope="module")
 def scenes():
     made = Scenes(train=60)
-    return [draw_scene(made, "train", CITIES["train"][n // 6], n) for n in range(60)]
+    return [draw_scene(made, "train", n) for n in range(60)]
 
 
 def test_the_same_settings_give_the_same_scenes_and_others_others():
     first, again, other, seed = (
-        [np.asarray(part) for part in draw_scene(Scenes(seed=seed), "train", "altdorf", number)]
+        [np.asarray(part) for part in draw_scene(Scenes(seed=seed), "train", number)]
         for number, seed in ((0, 0), (0, 0), (1, 0), (0, 1))
     )
     for part in range(2):
@@ -32,7 +33,7 @@ def test_the_same_settings_give_the_same_scenes_and_others_others():
 
 
 def test_splits_share_no_scene():
-    train, val = (draw_scene(Scenes(), split, CITIES[split][0], 0) for split in ("train", "val"))
+    train, val = (draw_scene(Scenes(), split, 0) for split in ("train", "val"))
     assert (np.asarray(train[1]) != np.asarray(val[1])).mean() > 0.2
 
 
@@ -89,5 +90,10 @@ def test_scenes_are_written_once_and_appear_all_at_once(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
     write_scenes(tmp_path / "new", made)
     assert {path: path.stat().st_mtime_ns for path in written.rglob("*")} == before
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UserMistakeError, match=r"data.root .*/file is a file; scenes need a folder"
+    ):
+        write_scenes(tmp_path / "file", made)
     other = write_scenes(tmp_path / "new", Scenes(train=2, val=1, test=1, seed=3, **SMALL))
     assert other != written
