@@ -169,6 +169,15 @@ def test_a_wrong_value_is_told_before_training(city, split):
         load(**city)
 
 
+@pytest.mark.parametrize("folder", ["leftImg8bit", "gtFine"])
+def test_all_files_that_are_read_late_are_whole(city, folder, monkeypatch):
+    monkeypatch.setattr("segmentation.splits.CHECKED_LABELS", 1)
+    path = sorted(Path(city["root"], folder, "val").rglob("*[st].png"))[-1]
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(OneRankMistakeError, match=f"{path}: not an image"):
+        load(**city, resident=False)
+
+
 def test_a_file_that_breaks_later_is_named_too(city):
     data = load(**city, resident=False)
     for folder in ("train", "val"):
