@@ -31,7 +31,7 @@ class Distortion:
     brightness: Range = (0.875, 1.125)
     """range of the factor; 0 is black"""
     contrast: Range = (0.5, 1.5)
-    """range of the factor; 0 is the mean brightness"""
+    """range of the factor; 0 is the mean brightness of the crop, its filling included"""
     saturation: Range = (0.5, 1.5)
     """range of the factor; 0 is grey"""
     hue: Range = (-0.05, 0.05)

@@ -39,14 +39,18 @@ class Canvas:
         for draw, ink in zip(self._draws, (color, IDS[name]), strict=True):
             draw.polygon([(round(x), round(y)) for x, y in points], fill=ink)
 
-    def box(self, name: str, color: Color, left: float, top: float, right: float, bottom: float):
+    def box(
+        self, name: str, color: Color, left: float, top: float, right: float, bottom: float
+    ) -> None:
         """At least one pixel wide and high."""
         left, top = round(left), round(top)
         corners = (left, top, max(left, round(right) - 1), max(top, round(bottom) - 1))
         for draw, ink in zip(self._draws, (color, IDS[name]), strict=True):
             draw.rectangle(corners, fill=ink)
 
-    def ellipse(self, name: str, color: Color, x: float, y: float, across: float, down: float):
+    def ellipse(
+        self, name: str, color: Color, x: float, y: float, across: float, down: float
+    ) -> None:
         """Around a middle, with two half axes."""
         corners = (round(x - across), round(y - down), round(x + across), round(y + down))
         for draw, ink in zip(self._draws, (color, IDS[name]), strict=True):
@@ -66,7 +70,9 @@ def any_color(random: np.random.RandomState) -> Color:
     return red, green, blue
 
 
-def draw_car(canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float):
+def draw_car(
+    canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float
+) -> None:
     """Standing at (x, y), seen from behind or from the side."""
     long = tall * (1.25 if random.rand() < 0.6 else 2.2)
     paint, glass = any_color(random), tone(random, (45, 55, 65))
@@ -84,7 +90,9 @@ def draw_car(canvas: Canvas, random: np.random.RandomState, x: float, y: float, 
         canvas.ellipse("car", (200, 40, 30), left + u * long, y - 0.45 * tall, *[0.06 * tall] * 2)
 
 
-def draw_bus(canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float):
+def draw_bus(
+    canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float
+) -> None:
     """A tall box with a band of windows."""
     long = tall * random.uniform(0.9, 1.8)
     paint = tone(random, ((225, 190, 40), (205, 60, 45), (235, 235, 225))[random.randint(3)])
@@ -96,7 +104,9 @@ def draw_bus(canvas: Canvas, random: np.random.RandomState, x: float, y: float, 
         canvas.box("bus", (50, 60, 72), pane, y - 0.88 * tall, pane + 0.18 * long, y - 0.5 * tall)
 
 
-def draw_person(canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float):
+def draw_person(
+    canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float
+) -> None:
     """Legs, trunk with arms, head."""
     trousers, shirt, skin = any_color(random), any_color(random), tone(random, (190, 145, 115), 40)
     step = random.uniform(0.03, 0.13) * tall
@@ -109,7 +119,9 @@ def draw_person(canvas: Canvas, random: np.random.RandomState, x: float, y: floa
     canvas.ellipse("person", skin, x, y - 0.91 * tall, 0.075 * tall, 0.09 * tall)
 
 
-def draw_tree(canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float):
+def draw_tree(
+    canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float
+) -> None:
     """A trunk, and a crown of overlapping balls of leaves."""
     green = tone(random, (70, 105, 40), 25)
     canvas.box("vegetation", tone(random, (85, 65, 45)), x - 0.03 * tall, y - 0.6 * tall, x, y)
@@ -119,7 +131,9 @@ def draw_tree(canvas: Canvas, random: np.random.RandomState, x: float, y: float,
         canvas.ellipse("vegetation", tone(random, green, 18), *middle, *size)
 
 
-def draw_pole(canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float):
+def draw_pole(
+    canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float
+) -> None:
     """A mast, often with a lamp."""
     grey, half = tone(random, (115, 115, 112), 30), max(1.0, 0.02 * tall)
     canvas.box("pole", grey, x - half, y - tall, x + half, y)
@@ -129,7 +143,9 @@ def draw_pole(canvas: Canvas, random: np.random.RandomState, x: float, y: float,
         canvas.box("pole", grey, ends[0], y - tall, ends[1], y - tall + 2 * half)
 
 
-def draw_light(canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float):
+def draw_light(
+    canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float
+) -> None:
     """A pole with a dark case of three lamps, one of them lit."""
     half = max(1.0, 0.02 * tall)
     canvas.box("pole", tone(random, (95, 95, 95), 25), x - half, y - tall, x + half, y)
@@ -141,7 +157,9 @@ def draw_light(canvas: Canvas, random: np.random.RandomState, x: float, y: float
         canvas.ellipse("traffic light", shown, x, row, 0.55 * wide, 0.55 * wide)
 
 
-def draw_sign(canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float):
+def draw_sign(
+    canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float
+) -> None:
     """A pole with a disk, a board or a triangle."""
     half, size, middle = max(1.0, 0.02 * tall), 0.13 * tall, y - 0.87 * tall
     canvas.box("pole", tone(random, (130, 130, 130), 25), x - half, y - tall, x + half, y)
@@ -164,7 +182,9 @@ def draw_sign(canvas: Canvas, random: np.random.RandomState, x: float, y: float,
             canvas.polygon("traffic sign", color, corners)
 
 
-def draw_bin(canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float):
+def draw_bin(
+    canvas: Canvas, random: np.random.RandomState, x: float, y: float, tall: float
+) -> None:
     """Something that no class is told of: `static`, which is ignored."""
     canvas.box(
         "static", tone(random, (60, 75, 70), 30), x - 0.35 * tall, y - tall, x + 0.35 * tall, y

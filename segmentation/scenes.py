@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from knorm.training.mistakes import UserMistakeError
 from knorm.training.seeds import mix
 from segmentation.classes import Color
 from segmentation.data_config import Scenes
 from segmentation.scene_parts import IDS, KINDS, Canvas, Point, tone
 
 VERSION = 1  # of the drawing: other pictures of the same settings have another one
+SCENE, CITY = range(2)  # what a stream of random numbers is for
 CITIES = {  # by split, in the order of the numbers
     "train": [
         *("altdorf", "birkenau", "cranzfeld", "dornbach", "eichen", "falkenau", "grimmen"),
@@ -49,7 +51,10 @@ def write_scenes(root: Path, scenes: Scenes) -> Path:
     folder = root / f"scenes{VERSION}-{size}-{counts}-seed{scenes.seed}"
     if folder.is_dir():
         return folder
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserMistakeError(f"data.root {root} is a file; scenes need a folder") from None
     with tempfile.TemporaryDirectory(prefix=".scenes-", dir=root) as unfinished:
         whole = Path(unfinished, "scenes")
         for split in CITIES:
@@ -65,9 +70,8 @@ def write_scenes(root: Path, scenes: Scenes) -> Path:
 
 def write_scene(root: Path, scenes: Scenes, split: str, number: int) -> None:
     """Image and labelIds of one scene; those of the test are all unlabeled."""
-    cities = CITIES[split]
-    city = cities[number * len(cities) // getattr(scenes, split)]
-    image, labels = draw_scene(scenes, split, city, number)
+    city = CITIES[split][city_of(scenes, split, number)]
+    image, labels = draw_scene(scenes, split, number)
     if split == "test":
         labels = Image.new("L", labels.size, IDS["unlabeled"])
     name = f"{city}_{number:06d}_000019"
@@ -80,13 +84,16 @@ def write_scene(root: Path, scenes: Scenes, split: str, number: int) -> None:
         picture.save(place / f"{name}_{ending}.png", compress_level=1)
 
 
-def draw_scene(
-    scenes: Scenes, split: str, city: str, number: int
-) -> tuple[Image.Image, Image.Image]:
-    """Image (RGB) and label ids of a scene: a function of the seed, the split and the number."""
-    splits = list(CITIES)
-    random = stream(scenes.seed, splits.index(split), number)
-    style = stream(scenes.seed, splits.index(split), CITIES[split].index(city), len(city))
+def city_of(scenes: Scenes, split: str, number: int) -> int:
+    """The place of a scene's city among those of its split."""
+    return number * len(CITIES[split]) // getattr(scenes, split)
+
+
+def draw_scene(scenes: Scenes, split: str, number: int) -> tuple[Image.Image, Image.Image]:
+    """Image (RGB) and label ids of a scene: a function of the settings, split and number."""
+    key = mix(scenes.seed, list(CITIES).index(split))
+    random = stream(key, SCENE, number)
+    style = stream(key, CITY, city_of(scenes, split, number))
     height, width = scenes.height, scenes.width
     horizon = height * random.uniform(0.34, 0.48)
     vanishing = width * random.uniform(0.38, 0.62)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
-from classification.augment import JITTER, augmented, to_input
+from classification.augment import JITTER, augmented
 from classification.augment_config import Affine, Augment, Jitter
 from knorm.training.seeds import mix, uniform
 
@@ -76,20 +76,6 @@ def test_half_of_the_images_are_mirrored():
 def test_nothing_asked_for_is_nothing_done():
     pixels = images(4)
     assert change(pixels, torch.arange(4), Augment(crop_padding=0, flip=False)) is pixels
-
-
-def test_inputs_are_scaled_and_then_standardized():
-    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
-    mean, std = torch.full((1, 1, 1), 0.2), torch.full((1, 1, 1), 0.5)
-    plain = to_input(pixels, torch.zeros(1), torch.ones(1), torch.contiguous_format)
-    assert plain.flatten().tolist() == pytest.approx([0, 0.2, 1])
-    standard = to_input(pixels, mean, std, torch.contiguous_format)
-    assert standard.flatten().tolist() == pytest.approx([-0.4, 0, 1.6])
-
-
-def test_inputs_may_have_their_channels_last():
-    inputs = to_input(images(2), torch.zeros(1), torch.ones(1), torch.channels_last)
-    assert inputs.is_contiguous(memory_format=torch.channels_last)
 
 
 HEAVY = [

@@ -139,3 +139,17 @@ def test_each_sample_gets_the_operation_chosen_for_it_and_the_batch_stays_as_it_
         alone = pixels[number : number + 1]
         expected = alone if which < 0 else table[which](alone, strength[None])
         assert torch.equal(changed[number : number + 1], expected)
+
+
+def test_inputs_are_scaled_and_then_standardized():
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
+    mean, std = torch.full((1, 1, 1), 0.2), torch.full((1, 1, 1), 0.5)
+    plain = operations.to_input(pixels, torch.zeros(1), torch.ones(1), torch.contiguous_format)
+    assert plain.flatten().tolist() == pytest.approx([0, 0.2, 1])
+    standard = operations.to_input(pixels, mean, std, torch.contiguous_format)
+    assert standard.flatten().tolist() == pytest.approx([-0.4, 0, 1.6])
+
+
+def test_inputs_may_have_their_channels_last():
+    inputs = operations.to_input(images(3), torch.zeros(1), torch.ones(1), torch.channels_last)
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
