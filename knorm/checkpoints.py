@@ -23,6 +23,13 @@ _TORCHVISION_RESNET = {
     r"fc\.(\w+)": r"fc.\1",
 }
 
+_TORCHVISION_FCN = {
+    **{rf"backbone\.{theirs}": ours for theirs, ours in _TORCHVISION_RESNET.items()},
+    r"(aux_)?classifier\.0\.(\w+)": r"\1classifier.unit.conv.\2",
+    r"(aux_)?classifier\.1\.(\w+)": r"\1classifier.unit.norm.\2",
+    r"(aux_)?classifier\.4\.(\w+)": r"\1classifier.conv.\2",
+}
+
 
 def _torchvision_stage(stage: int) -> dict[str, str]:
     """Blocks and the down-sampling layer after them, without a norm in the authors' KNConvNeXt."""
@@ -109,6 +116,17 @@ def convert_torchvision_resnet_state_dict(state_dict: Mapping[str, Any]) -> dict
         ValueError: a key that torchvision's ResNets do not have.
     """
     return _renamed(_unwrap(state_dict), _TORCHVISION_RESNET, "a torchvision ResNet")
+
+
+def convert_torchvision_fcn_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A torchvision FCN over a ResNet with our keys, for that of ours with norm="batch".
+
+    Torchvision's have output_stride=8 and, where there are tensors of it, aux=True.
+
+    Raises:
+        ValueError: a key that torchvision's FCNs do not have.
+    """
+    return _renamed(_unwrap(state_dict), _TORCHVISION_FCN, "a torchvision FCN")
 
 
 def convert_torchvision_convnext_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:

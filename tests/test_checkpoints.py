@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import knorm.models
 from knorm.checkpoints import (
     convert_norm_torch_state_dict,
+    convert_torchvision_fcn_state_dict,
     convert_torchvision_resnet_state_dict,
     load_checkpoint,
 )
@@ -294,6 +295,8 @@ def test_unknown_and_incomplete_state_dicts_are_refused_in_one_line(case):
 def test_torchvision_converter_refuses_other_keys():
     with pytest.raises(ValueError, match=r"not a torchvision ResNet: key 'layer1.0.conv1.gain.x'"):
         convert_torchvision_resnet_state_dict({"layer1.0.conv1.gain.x": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"not a torchvision FCN: key 'classifier.3.weight'"):
+        convert_torchvision_fcn_state_dict({"classifier.3.weight": torch.ones(1)})
 
 
 def test_safetensors_files_are_read(tmp_path):

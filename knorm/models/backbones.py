@@ -1,6 +1,6 @@
 """Backbones of segmentation nets by name: our classification nets, and timm's as `timm:<name>`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -77,7 +77,7 @@ def backbone_options(name: str, options: SegmenterOptions) -> dict[str, Any]:
     """What the backbone is built with; all of it is known to take it."""
     taken = model_options(name)
     shared = [field.name for field in fields(options) if field.name not in NOT_SHARED]
-    given = {k: v for k in shared if (v := getattr(options, k)) is not None}
+    given = _given(options, shared)
     for option in given:
         if option not in taken:
             hint = "; None leaves its strides as they are" if option == "output_stride" else ""
@@ -132,10 +132,16 @@ def _in_order(name: str, levels: Sequence[Level], picks: Sequence[Pick]) -> list
 
 def _head_options(options: SegmenterOptions, like: NetOptions | None) -> NetOptions:
     """As the backbone, if it is ours; of timm's nets what is given."""
-    given = {k: v for k in OF_HEADS if (v := getattr(like or options, k)) is not None}
+    given = _given(like or options, OF_HEADS)
     if "norm_options" in given and like is None:
         own = {k: v for k, v in given["norm_options"].items() if k in NORM_OPTIONS_OF_HEADS}
         given["norm_options"] = own
     if options.activation is not None:
         given["activation"] = options.activation
     return NetOptions(**given)
+
+
+def _given(options: object, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the options that are not None."""
+    values = ((name, getattr(options, name)) for name in names)
+    return {name: value for name, value in values if value is not None}

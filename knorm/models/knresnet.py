@@ -94,7 +94,7 @@ class Paddings:
 LOW_RESOLUTION = Paddings(((1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 1, 0)), tail=(1, 1, 1, 1))
 HIGH_RESOLUTION = Paddings(((1, 0, 1, 0), (0, 1, 0, 1), (2, 1, 2, 1)), tail=(0, 0, 0, 0))
 ALIGNED = Paddings(((1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 1, 0)), tail=(1, 0, 1, 0))
-"""for maps at any stride: shifts are at most two pixels of the stem's, and do not add up"""
+"""what every pixel sees has its centre within 16 pixels of the image, behind a stem of stride 4"""
 
 
 @dataclass(frozen=True, kw_only=True)

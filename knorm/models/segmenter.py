@@ -59,11 +59,6 @@ class SegmenterOptions:
                 f"backbone_options takes names and values, got {self.backbone_options!r}"
             )
 
-    def given(self, *names: str) -> dict[str, Any]:
-        """Those of these options that are not None."""
-        values = ((name, getattr(self, name)) for name in names)
-        return {name: value for name, value in values if value is not None}
-
 
 def check_flag(name: str, value: object) -> None:
     """`value` is True or False."""

@@ -21,6 +21,17 @@ def test_a_net_is_told_with_its_options_norms_and_stages(capsys):
     assert float(lines["all"][3]) > 0
 
 
+def test_a_net_for_segmentation_is_told_for_images_of_streets(capsys):
+    describe.main(["deeplabv3plus", "--option", "backbone=resnet18"])
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert out.startswith("deeplabv3plus  num_classes 19  in_chans 3  backbone resnet18")
+    assert lines["backbone"] == ["backbone"]
+    assert lines["output_stride"][1] == "16"
+    assert lines["features.layer4"][1] == "512x32x32"
+    assert lines["classifier"][1] == "19x128x128"
+
+
 def test_options_are_told_as_their_class_documents_them():
     meanings = describe.attribute_docstrings(ResNetOptions)
     assert meanings["output_stride"].startswith("most input pixels per feature pixel")

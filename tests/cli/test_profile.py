@@ -26,6 +26,16 @@ def test_two_norms_are_measured_side_by_side(capsys, tmp_path):
     assert json.loads(trace.read_text())["traceEvents"]
 
 
+def test_a_net_for_segmentation_is_measured(capsys):
+    small = ["--image_size", "33", "--batch_size", "1", "--rounds", "1", "--cpu"]
+    profile.main(["fcn", *small, "--option", "backbone=resnet8"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert lines[1][:2] == ["batch", "1x3x33x33"]
+    assert float(lines[3][-2]) == 0
+    with pytest.raises(UserMistakeError, match="--option aux: a net is measured without"):
+        profile.main(["fcn_resnet18", *small, "--option", "aux=True"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -81,6 +81,62 @@ def test_dropout_is_that_of_the_paper_and_options_reach_every_kernel_layer():
     assert segmentation.features.norm.dropout_p == 0.5
 
 
+def features_of(options, state_dict, x):
+    net = create_model(num_classes=2, **options).eval()
+    net.load_state_dict(state_dict)
+    with torch.no_grad():
+        return net.forward_features(x)
+
+
+@pytest.mark.parametrize("norm", ["kernel", "batch"])
+@pytest.mark.parametrize("size", [(64, 96), (97, 70)])
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_a_finer_map_has_the_pixels_of_the_coarser_one_and_those_between(depth, size, norm):
+    options = {"name": f"knresnet{depth}", "norm": norm}
+    state_dict = create_model(num_classes=2, **options).state_dict()
+    x = torch.randn(1, 3, *size)
+    coarse = features_of(options | {"output_stride": 32}, state_dict, x)
+    assert coarse.shape[2:] == tuple(-(-side // 32) for side in size)
+    for stride in (8, 16):
+        fine = features_of(options | {"output_stride": stride}, state_dict, x)
+        step = 32 // stride
+        assert fine.shape[2:] == tuple(-(-side // stride) for side in size)
+        torch.testing.assert_close(fine[..., ::step, ::step], coarse, rtol=1e-3, atol=1e-4)
+
+
+def shifts(name, **options):
+    """For the maps of a net, how many pixels right of itself each of them sees an image's column.
+
+    The columns that see it are those that it fills with NaN.
+    """
+    net, width = create_model(name, norm="none", in_chans=1, num_classes=2, **options), 1536
+    found = {}
+    for column in range(704, 768, 16):
+        x = torch.zeros(1, 1, 64, width)
+        x[..., column] = torch.nan
+        for child, layer in net.features.named_children():
+            x = layer(x)
+            seen = x.isnan().any(1).any(1)[0].nonzero().flatten()
+            centre = (seen[0] + seen[-1]).item() / 2 * width / x.shape[-1]
+            found.setdefault(child, []).append(column - centre)
+    return {child: sum(row) / len(row) for child, row in found.items()}
+
+
+@pytest.mark.parametrize(("depth", "stride"), [(18, 8), (18, 32), (50, 32)])
+def test_with_an_output_stride_the_maps_are_not_shifted(depth, stride):
+    with torch.no_grad():
+        found = shifts(f"knresnet{depth}", output_stride=stride)
+    assert all(abs(shift) <= 16 for shift in found.values()), found
+
+
+def test_output_stride_leaves_the_published_net_alone():
+    net = meta_net("knresnet18")
+    assert not any(m.dilation != (1, 1) for m in net.modules() if isinstance(m, nn.Conv2d))
+    assert {type(net.features.transition1.pool), type(net.features.tail.pool)} == {nn.MaxPool2d}
+    assert net.feature_info[-1]["reduction"] == 64
+    assert meta_net("knresnet18", output_stride=8).feature_info[-1]["reduction"] == 8
+
+
 def test_weights_start_as_published():
     net = create_model("knresnet18", num_classes=10)
     conv = net.features.stage2[0].body.unit1

@@ -48,6 +48,25 @@ def test_every_model_takes_the_common_options(name):
     assert set(COMMON) <= set(model_options(name))
 
 
+def test_models_belong_to_tasks():
+    assert list_models("*resnet18", task="segmentation") == ["fcn_knresnet18", "fcn_resnet18"]
+    assert list_models("fcn*") == []
+    with pytest.raises(ValueError, match="unknown task 'segmentatoin'; did you mean 'segmentation"):
+        list_models(task="segmentatoin")
+
+    @register_model(task="segmentation")
+    def toy_segmenter() -> nn.Module:
+        return nn.Identity()
+
+    try:
+        assert list_models("toy*", task="segmentation") == ["toy_segmenter"]
+        assert isinstance(create_model("toy_segmenter"), nn.Identity)
+    finally:
+        from knorm.models import registry
+
+        del registry._MODELS["toy_segmenter"], registry._TASKS["toy_segmenter"]
+
+
 WRONG = {
     "name": (
         {"name": "resnett18"},
@@ -57,7 +76,8 @@ WRONG = {
         {"droput_p": 0.1},
         r"knresnet18 takes no option 'droput_p'; did you mean 'dropout_p'\? \(it takes .*norm, ",
     ),
-    "another family's option": ({"output_stride": 8}, "takes no option 'output_stride'"),
+    "another family's option": ({"width": 0.5}, "takes no option 'width'"),
+    "knresnet's output_stride": ({"output_stride": 64}, "output_stride takes 8, 16 or 32, got 64"),
     "num_classes": ({"num_classes": -1}, "num_classes takes a whole number, at least 0, got -1"),
     "in_chans": ({"in_chans": "3"}, "in_chans takes a whole number, at least 1, got '3'"),
     "norm": (
@@ -121,7 +141,7 @@ def test_only_given_options_reach_the_model():
     finally:
         from knorm.models import registry
 
-        del registry._MODELS["toy_net"]
+        del registry._MODELS["toy_net"], registry._TASKS["toy_net"]
 
 
 def test_families_keep_their_own_defaults():
