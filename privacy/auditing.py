@@ -29,6 +29,7 @@ from privacy.canaries import (
 )
 from privacy.config import Audited
 from privacy.physical import physical_batch
+from privacy.pipelines import prepare
 from privacy.runs import (
     PrivateCut,
     cut_of,
@@ -36,7 +37,6 @@ from privacy.runs import (
     make_trainer,
     maker_of,
     mechanics_of,
-    prepare,
     private_windows,
     proof_of,
 )

@@ -212,7 +212,10 @@ def without_draws(net: nn.Module) -> nn.Module:
 def of_records(batch: Any, kept: Sequence[int], views: int) -> Any:
     """The batch of these records alone."""
     rows = [record * views + view for record in kept for view in range(views)]
-    parts = (part[rows] if isinstance(part, Tensor) else len(rows) for part in batch)
+    parts = (
+        len(rows) if name == "real" else part[rows] if isinstance(part, Tensor) else part
+        for name, part in zip(batch._fields, batch, strict=True)
+    )
     return type(batch)(*parts)
 
 

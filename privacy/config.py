@@ -7,14 +7,18 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+import segmentation.config
+import segmentation.data_config
 from classification.config import Recipe
-from knorm.training.config import parse
+from knorm.training.config import parse, with_files
 from knorm.training.folder import with_resumed_config
 from knorm.training.mistakes import check_positive, check_range
+from knorm.training.recipes import flat, read_recipe
 from knorm.training.run_settings import RunSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
+DATA = "data.name"
 MOST_VIEWS, MOST_NOISE = 256, 10**6
 FEWEST_CANARIES, MOST_CANARIES = 8, 10**6
 
@@ -144,6 +148,22 @@ class PrivateRecipe(Private, Recipe):
 
 
 @dataclass(kw_only=True)
+class PrivateSegmentation(Private, segmentation.config.Recipe):
+    """A private run of segmentation; an image with all its labels is the unit."""
+
+    refused: ClassVar[Decided] = {
+        "loss.mean": (
+            ("image",),
+            "divides by the pixels of the whole batch, so that an image changes the gradients of "
+            "others; set image",
+        ),
+    }
+
+    def choices(self) -> list[str]:
+        return []  # splits look at names alone
+
+
+@dataclass(kw_only=True)
 class Canaries:
     """Records of an audit, of which a coin each decides whether they are trained on."""
 
@@ -175,7 +195,7 @@ class Audited(PrivateRecipe):
         self.name = f"{str(self.name).removesuffix('-audit')}-audit"
 
 
-AnyRecipe = TypeVar("AnyRecipe", bound=PrivateRecipe)
+AnyRecipe = TypeVar("AnyRecipe", bound=Private)
 
 
 def parse_recipe(
@@ -185,11 +205,17 @@ def parse_recipe(
     about: str | None = None,
 ) -> AnyRecipe:
     """The recipe, or a kind of it, that the command line asks for; `about` introduces --help."""
-    return parse(
-        cls,
-        with_resumed_config(argv),
-        prog=prog,
-        about=about,
-        recipes=RECIPES,
-        default=DEFAULT_RECIPE,
-    )
+    argv = with_resumed_config(argv)
+    return parse(cls, argv, prog=prog, about=about, recipes=RECIPES, default=DEFAULT_RECIPE)
+
+
+def kind_of(argv: Sequence[str]) -> type[Private]:
+    """Of which pipeline the recipe is: the one that the data set belongs to."""
+    words, name = with_files(with_resumed_config(argv), RECIPES, DEFAULT_RECIPE), None
+    for word, follower in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option == "--config":
+            name = dict(flat(read_recipe(Path(value)), value)).get(DATA, name)
+        elif option == f"--{DATA}":
+            name = value if equals else follower
+    return PrivateSegmentation if name in segmentation.data_config.DATA_FACTS else PrivateRecipe

@@ -5,33 +5,30 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from classification import runs
-from classification.data import load_data
-from classification.work import ClassificationWork
 from knorm.choices import nearest
-from knorm.training.launch import command_hint, flag, start, world_size
+from knorm.training.launch import start
 from knorm.training.loop import Trainer, Window
 from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user
-from knorm.training.resume import Place
 from knorm.training.run import Run, command_line
 from knorm.training.sampling import Share
 from knorm.training.session import train_or_rehearse
 from knorm.training.trainer import make_ema, rate_of
 from knorm.training.weights import Weights
-from knorm.training.work import Steps, Way, Work
+from knorm.training.work import Steps, Way
 from privacy.card import in_digits, warnings_of, write_card, write_seeds_card
 from privacy.checks import Proof, prove, refuse_batch_statistics
-from privacy.config import Private, PrivateRecipe
+from privacy.config import Private
 from privacy.ledger import FILE as LEDGER
 from privacy.ledger import Ledger, Mechanism
 from privacy.origin import origin_of
 from privacy.physical import physical_batch
+from privacy.pipelines import PrivateWork, pipeline_of, prepare
 from privacy.sampler import PoissonSampling, chunks
 from privacy.secret import FILE as KEY
 from privacy.secret import Secret, of_run
@@ -39,13 +36,6 @@ from privacy.spending import Budget, budget_of
 from privacy.step import Mechanics, private_step
 
 UNIT = "one training image"
-
-
-class PrivateWork(Work, Protocol):
-    """Work whose recipe has a section `privacy`."""
-
-    @property
-    def recipe(self) -> Private: ...
 
 
 @dataclass(frozen=True)
@@ -76,27 +66,17 @@ class PrivateCut:
         yield [Share(views, len(views)) for views in numbers], len(records)
 
 
-def carry_out(recipe: PrivateRecipe, argv: Sequence[str]) -> None:
+def carry_out(recipe: Private, argv: Sequence[str]) -> None:
     """The plan of a private run; `argv` is what its command line said."""
     place = prepare(recipe)  # the last place for mistakes before any process group
     accelerator = start(recipe.launch)
-    work = ClassificationWork(recipe, load_data(recipe, accelerator))
+    work = pipeline_of(recipe).load(recipe, accelerator)
     with mistakes_of_the_user():
         budget = budget_of(recipe, work.sizes["train"])
     tell(recipe, budget, accelerator)
     work.check_net()
     way = private_way(budget, proof_of(work, private_net(work)))
     train_or_rehearse(work, place, command_line("privacy.train", argv), way)
-
-
-def prepare(recipe: PrivateRecipe) -> Place:
-    """`classification.runs.prepare`, and that every process has the whole net."""
-    if flag("ACCELERATE_USE_FSDP"):
-        raise UserMistakeError(
-            "the launcher asks for FSDP, but a private step needs the whole net on every process; "
-            + command_hint(world_size())
-        )
-    return runs.prepare(recipe)
 
 
 def tell(recipe: Private, budget: Budget, accelerator: Accelerator) -> None:

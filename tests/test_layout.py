@@ -47,7 +47,7 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     | {"torchvision", "scipy", "sklearn", "PIL", "onnxruntime", "knorm", "classification"},
     "segmentation": TRAINING | {"torchvision", "scipy", "PIL", "knorm", "segmentation"},
     "privacy": TRAINING
-    | {"scipy", "opacus", "dp_accounting", "knorm", "classification", "privacy"},
+    | {"scipy", "opacus", "dp_accounting", "knorm", "classification", "segmentation", "privacy"},
 }
 
 
