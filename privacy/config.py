@@ -108,11 +108,11 @@ class Private(RunSettings):
     """further options of this pipeline that are decided here"""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name, (taken, why) in {**TAKEN, **self.refused}.items():
             value = attrgetter(name)(self)
             if value not in taken:
                 raise ValueError(f"{name} {why} (got {value})")
+        super().__post_init__()
 
     def choices(self) -> list[str]:
         """What was chosen by looking at training images, in words."""
