@@ -198,6 +198,9 @@ class Audited(PrivateRecipe):
 AnyRecipe = TypeVar("AnyRecipe", bound=Private)
 
 
+DEFAULT_OF: dict[type[Private], str] = {PrivateSegmentation: "scenes"}
+
+
 def parse_recipe(
     argv: Sequence[str],
     cls: type[AnyRecipe] = PrivateRecipe,
@@ -206,7 +209,8 @@ def parse_recipe(
 ) -> AnyRecipe:
     """The recipe, or a kind of it, that the command line asks for; `about` introduces --help."""
     argv = with_resumed_config(argv)
-    return parse(cls, argv, prog=prog, about=about, recipes=RECIPES, default=DEFAULT_RECIPE)
+    default = DEFAULT_OF.get(cls, DEFAULT_RECIPE)
+    return parse(cls, argv, prog=prog, about=about, recipes=RECIPES, default=default)
 
 
 def kind_of(argv: Sequence[str]) -> type[Private]:
