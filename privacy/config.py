@@ -108,11 +108,11 @@ class Private(RunSettings):
     """further options of this pipeline that are decided here"""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name, (taken, why) in {**TAKEN, **self.refused}.items():
             value = attrgetter(name)(self)
             if value not in taken:
                 raise ValueError(f"{name} {why} (got {value})")
+        super().__post_init__()
 
     def choices(self) -> list[str]:
         """What was chosen by looking at training images, in words."""
@@ -198,6 +198,9 @@ class Audited(PrivateRecipe):
 AnyRecipe = TypeVar("AnyRecipe", bound=Private)
 
 
+DEFAULT_OF: dict[type[Private], str] = {PrivateSegmentation: "scenes"}
+
+
 def parse_recipe(
     argv: Sequence[str],
     cls: type[AnyRecipe] = PrivateRecipe,
@@ -206,7 +209,8 @@ def parse_recipe(
 ) -> AnyRecipe:
     """The recipe, or a kind of it, that the command line asks for; `about` introduces --help."""
     argv = with_resumed_config(argv)
-    return parse(cls, argv, prog=prog, about=about, recipes=RECIPES, default=DEFAULT_RECIPE)
+    default = DEFAULT_OF.get(cls, DEFAULT_RECIPE)
+    return parse(cls, argv, prog=prog, about=about, recipes=RECIPES, default=default)
 
 
 def kind_of(argv: Sequence[str]) -> type[Private]:

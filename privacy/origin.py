@@ -14,16 +14,16 @@ from privacy.secret import Secret
 
 DECIDING = (
     "data", "model", "augment", "loss", "optim", "schedule", "privacy", "batch_size", "epochs",
-    "seed",
+    "seed", "head_rate", "backbone_weights",
 )  # fmt: skip
-"""sections and settings of a recipe that weights and sums are functions of"""
+"""sections and settings of a recipe that weights and sums are functions of, where it has them"""
 
 
 def origin_of(work: Work, physical_batch: int, secret: Secret) -> dict[str, str]:
     """By name, what must be again as it was; sealed, for a hash of images tells who is in."""
     settings = asdict(work.recipe)
     numeric = [settings["launch"][name] for name in ("mixed_precision", "channels_last")]
-    deciding = {name: settings[name] for name in DECIDING} | {"launch": numeric}
+    deciding = {name: settings[name] for name in DECIDING if name in settings} | {"launch": numeric}
     del settings["data"]["root"]  # a place; the images are sealed by what they are
     sums = {
         "settings": to_json(deciding),

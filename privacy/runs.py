@@ -19,7 +19,7 @@ from knorm.training.run import Run, command_line
 from knorm.training.sampling import Share
 from knorm.training.session import train_or_rehearse
 from knorm.training.trainer import make_ema, rate_of
-from knorm.training.weights import Weights
+from knorm.training.weights import Beginning
 from knorm.training.work import Steps, Way
 from privacy.card import in_digits, warnings_of, write_card, write_seeds_card
 from privacy.checks import Proof, prove, refuse_batch_statistics
@@ -170,7 +170,7 @@ def cut_of(recipe: Private, budget: Budget, secret: Secret, physical_batch: int)
     return PrivateCut(sampling, recipe.privacy.views, physical_batch, key)
 
 
-def private_net(work: PrivateWork, weights: Weights[Any] | None = None) -> nn.Module:
+def private_net(work: PrivateWork, weights: Beginning | None = None) -> nn.Module:
     """The net with its first weights, all but `privacy.trained` frozen.
 
     Raises:
@@ -192,7 +192,7 @@ def private_net(work: PrivateWork, weights: Weights[Any] | None = None) -> nn.Mo
     return net
 
 
-def make_trainer(work: PrivateWork, weights: Weights[Any] | None, *, budget: Budget) -> Trainer:
+def make_trainer(work: PrivateWork, weights: Beginning | None, *, budget: Budget) -> Trainer:
     """Net and plain optimizer; Accelerate wraps neither, for it would step rank by rank."""
     recipe, net = work.recipe, private_net(work, weights)
     return Trainer(

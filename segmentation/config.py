@@ -30,6 +30,9 @@ class Recipe(RunSettings):
     """A run."""
 
     data: Data
+    backbone_weights: str | None = None
+    """what the backbone begins with: folder of a run of classification, or a file of weights, such
+    as those that the authors of the KNResNets publish; timm's take theirs by backbone_options"""
     head_rate: float = 1.0
     """learning rate of all that is not the backbone, over optim.lr"""
     examples: int = 4
@@ -42,6 +45,8 @@ class Recipe(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbone_weights is not None and self.model.weights is not None:
+            raise ValueError("backbone_weights and model.weights both say what to begin with")
         check_positive("head_rate", self.head_rate)
         check_range("head_rate", self.head_rate, 0, MOST_FACTOR)
         check_range("examples", self.examples, 0, MOST_EXAMPLES)

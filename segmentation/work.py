@@ -25,7 +25,7 @@ from segmentation.losses import Criterion
 from segmentation.outcome import write_examples, write_pictures
 from segmentation.pictures import Example
 from segmentation.task import BACKBONE, loss_of, score, weighed
-from segmentation.weights import first_weights
+from segmentation.weights import Backbone, first_weights
 
 REHEARSED = 2  # images of a split that a dry run evaluates
 IN_CHANS = 3
@@ -100,12 +100,15 @@ class SegmentationWork(Generic[AnyRecipe]):
         shape = {"num_classes": self._classes, "in_chans": IN_CHANS}
         check_takes(self.recipe.model, **shape, height=height, width=width)
 
-    def first_weights(self) -> Weights[Recipe] | None:
+    def first_weights(self) -> Weights[Recipe] | Backbone | None:
         return first_weights(self.recipe)
 
-    def make_net(self, weights: Weights[Any] | None) -> nn.Module:
+    def make_net(self, weights: Weights[Any] | Backbone | None) -> nn.Module:
         shape = {"num_classes": self._classes, "in_chans": IN_CHANS}
-        net = make_model(self.recipe.model, **shape, seed=self.recipe.seed, weights=weights)
+        whole = None if isinstance(weights, Backbone) else weights
+        net = make_model(self.recipe.model, **shape, seed=self.recipe.seed, weights=whole)
+        if isinstance(weights, Backbone):
+            weights.fill(net)
         return net.to(self.accelerator.device).to(memory_format=self.data.memory_format)
 
     def make_optimizer(self, net: nn.Module) -> Optimizer:

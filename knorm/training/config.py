@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
@@ -145,6 +145,8 @@ def option_types(cls: type) -> dict[str, Any]:
     """Dotted name -> type of all settings; a section's type is its dataclass."""
     options: dict[str, Any] = {}
     for name, kind in get_type_hints(cls).items():
+        if get_origin(kind) is ClassVar:
+            continue
         options[name] = kind
         if isinstance(kind, type) and is_dataclass(kind):
             nested = option_types(kind)

@@ -13,7 +13,7 @@ from knorm.training.nets import swap_report
 from knorm.training.pictures import draw_curves
 from knorm.training.report import in_time, write_report
 from knorm.training.run import Run, to_json
-from knorm.training.weights import Weights
+from knorm.training.weights import Beginning
 from knorm.training.work import Evaluated, Numbers, Work
 
 SOURCE, SWAP = "source.json", "swap.txt"
@@ -38,7 +38,7 @@ rate   {recipe.optim.lr:g} {recipe.schedule.name}, {first:.3g} -> {last:.3g}  \
 run    {where}{f"  goes on after step {trainer.step}" if trainer.step else ""}"""
 
 
-def write_beginning(model: Model, run: Run, weights: Weights[Any] | None) -> None:
+def write_beginning(model: Model, run: Run, weights: Beginning | None) -> None:
     """Where the first weights are from and what became of each norm, where that is to be told."""
     if weights is not None:
         run.write(SOURCE, to_json(weights.facts(), indent=2) + "\n")

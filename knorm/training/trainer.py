@@ -15,11 +15,11 @@ from knorm.training.mistakes import UserMistakeError, mistakes_of_the_user
 from knorm.training.run import Run
 from knorm.training.run_settings import RunSettings
 from knorm.training.schedule import fraction_at
-from knorm.training.weights import Weights
+from knorm.training.weights import Beginning
 from knorm.training.work import Steps, Way, Work
 
 
-def make_trainer(work: Work, weights: Weights[Any] | None = None) -> Trainer:
+def make_trainer(work: Work, weights: Beginning | None = None) -> Trainer:
     """Net and optimizer on the device, and the rate of every step."""
     recipe, accelerator = work.recipe, work.accelerator
     with mistakes_of_the_user():

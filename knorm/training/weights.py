@@ -7,7 +7,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import nn
 
@@ -33,6 +33,14 @@ NEEDED = {  # of a checkpoint's state, in order to build the net and to tell of 
     "std": [float | int],
     "fingerprints": {"test": str},
 }
+
+
+class Beginning(Protocol):
+    """What the weights of a run begin as."""
+
+    def facts(self) -> dict[str, Any]:
+        """Where they are from, as source.json tells it."""
+        ...
 
 
 @dataclass(frozen=True)

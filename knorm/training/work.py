@@ -13,7 +13,7 @@ from knorm.training.run import Run
 from knorm.training.run_settings import RunSettings
 from knorm.training.sampling import Cut, Sampling
 from knorm.training.study import write_seeds
-from knorm.training.weights import Weights
+from knorm.training.weights import Beginning
 
 Numbers = Mapping[str, Any]
 
@@ -80,11 +80,11 @@ class Work(Protocol):
         """Raise `UserMistakeError` where the net cannot take the data."""
         ...
 
-    def first_weights(self) -> Weights[Any] | None:
+    def first_weights(self) -> Beginning | None:
         """What the recipe begins with, None: with weights drawn by its seed."""
         ...
 
-    def make_net(self, weights: Weights[Any] | None) -> nn.Module:
+    def make_net(self, weights: Any) -> nn.Module:
         """The net on the device with its first weights."""
         ...
 
@@ -145,7 +145,7 @@ class Steps(NamedTuple):
 class Way(NamedTuple):
     """How runs step."""
 
-    make_trainer: Callable[[Any, Weights[Any] | None], Trainer]
+    make_trainer: Callable[[Any, Beginning | None], Trainer]
     """(work, first weights)"""
     begin: Callable[[Any, Run, Trainer], Steps]
     """(work, run, trainer); the trainer is where the run goes on"""

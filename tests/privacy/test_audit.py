@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from classification.work import ClassificationWork
 from knorm.training.mistakes import run_program
 from privacy import audit, step
 from tests.privacy.audits import SETTINGS, linear
@@ -24,7 +25,7 @@ def program(folder, *arguments):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("privacy.runs.make_net", linear)
+    monkeypatch.setattr(ClassificationWork, "make_net", linear)
     monkeypatch.setattr("privacy.secret.secrets.token_bytes", lambda count: KEY)  # same coins
 
 

@@ -11,7 +11,13 @@ from knorm.training.nets import make_model
 from knorm.training.optim import make_optimizer
 from knorm.training.recipes import list_recipes
 from privacy.checks import prove, refuse_batch_statistics
-from privacy.config import DEFAULT_RECIPE, RECIPES, parse_recipe
+from privacy.config import (
+    DEFAULT_RECIPE,
+    RECIPES,
+    PrivateSegmentation,
+    kind_of,
+    parse_recipe,
+)
 from privacy.spending import budget_of
 
 ALL = list_recipes(RECIPES)
@@ -22,15 +28,18 @@ CLASSES = {"imagefolder": 1000}
 
 @cache
 def recipe_of(name):
-    return parse_recipe(["--config", name])
+    arguments = ["--config", name]
+    return parse_recipe(arguments, kind_of(arguments))
 
 
 def net_of(name):
     recipe = recipe_of(name)
-    classes = CLASSES.get(recipe.data.name, 10)
-    return make_model(
-        recipe.model, num_classes=classes, in_chans=recipe.data.facts.in_chans, seed=0
-    )
+    if isinstance(recipe, PrivateSegmentation):
+        num_classes, in_chans = recipe.data.read_classes().num_classes, 3
+    else:
+        num_classes = CLASSES.get(recipe.data.name, 10)
+        in_chans = recipe.data.facts.in_chans
+    return make_model(recipe.model, num_classes=num_classes, in_chans=in_chans, seed=0)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -4,6 +4,7 @@ import json
 import re
 import stat
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch.optim import SGD
 
 from classification import train as plain_train
+from classification.work import ClassificationWork
 from knorm.cli import report
 from knorm.training.mistakes import run_program
 from knorm.training.run import Run
@@ -196,10 +198,10 @@ def test_no_hash_of_the_training_images_leaves_the_run(finished):
 def test_the_ledger_seals_what_the_sums_depend_on(option, is_other):
     device = SimpleNamespace(device=torch.device("cpu"))
     train = SimpleNamespace(fingerprint=lambda: "images")
-    data = SimpleNamespace(splits={"train": train}, accelerator=device)
+    data: Any = SimpleNamespace(splits={"train": train}, accelerator=device)
+    recipes = (parse_recipe([*SMALL, *NOISE, *options]) for options in ([], [option]))
     one, other = (
-        origin_of(parse_recipe([*SMALL, *NOISE, *options]), data, 8, SECRET)["settings"]
-        for options in ([], [option])
+        origin_of(ClassificationWork(recipe, data), 8, SECRET)["settings"] for recipe in recipes
     )
     assert (one != other) is is_other
 
