@@ -73,6 +73,20 @@ def test_a_run_killed_while_it_records_an_epoch_goes_on_to_the_same_bits(
     assert all(torch.equal(weights[name], uninterrupted[0][name]) for name in weights)
 
 
+@pytest.mark.parametrize("step", [9, 12, 13], ids=lambda step: f"after step {step}")
+def test_a_run_of_so_many_steps_goes_on_to_the_same_bits(step, tmp_path, monkeypatch):
+    options = ["--steps=13", "--epochs=null", "--keep.minutes=0", "--resume=auto"]
+    run(tmp_path / "whole", *options)
+    with monkeypatch.context() as patch:
+        killed_at(step, patch)
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", *options)
+    run(tmp_path / "killed", *options)
+    whole, killed = (what_remains(tmp_path / name) for name in ("whole", "killed"))
+    assert killed[1:] == whole[1:]
+    assert all(torch.equal(killed[0][name], whole[0][name]) for name in whole[0])
+
+
 def test_a_finished_run_is_left_as_it_is(tmp_path, capsys):
     folder = tmp_path / "run"
     run(folder, "--epochs=1")

@@ -58,11 +58,8 @@ def test_every_file_says_in_its_header_how_to_run_it(path):
     assert f"{name}{row}" in text
 
 
-EXAMPLES = {DEFAULT_RECIPE, "camvid-small"}  # made here: nothing is published that they aim at
-
-
-def test_every_recipe_says_the_published_number_that_it_aims_at():
-    assert {name for name in ALL if not recipe_of(name).published} == EXAMPLES
+def test_every_recipe_but_the_default_says_the_published_number_that_it_aims_at():
+    assert {name for name in ALL if not recipe_of(name).published} == {DEFAULT_RECIPE}
 
 
 def test_the_default_needs_no_file():
@@ -95,7 +92,8 @@ def test_the_rows_of_the_paper_are_those_of_its_table():
 @pytest.mark.parametrize("name", PAPER)
 def test_a_row_has_the_papers_parameters_number_and_settings(name):
     recipe, (count, number) = recipe_of(name), PAPER[name]
-    assert ALL[name].published == recipe.published == number
+    assert ALL[name].published == number
+    assert str(recipe.published).startswith(number)
     assert "Table 3" in str(ALL[name].source)
     assert (recipe.epochs, recipe.batch_size) == (500, 16)
     assert recipe.augment.crop == (512, 1024)
