@@ -38,7 +38,9 @@ class Table:
             os.fsync(file.fileno())
 
 
-def judge_apart(answer: Callable[..., None], case: Iterable[str], limit: float) -> dict[str, Any]:
+def judge_apart(
+    answer: Callable[..., None], case: Iterable[object], limit: float
+) -> dict[str, Any]:
     """The row that `answer(connection, *case)` sends from a process of its own, or how that ended.
 
     Args:

@@ -4,8 +4,8 @@
     knorm recipes "kn-cifar100/knresnet*"
     knorm recipes kn-cifar100/knresnet18-b32
 
-A recipe is run from a checkout, `python -m classification.train --config NAME`. "published" is the
-number that it aims at.
+A recipe is run from a checkout, by the command above its table. "published" is the number that it
+aims at.
 """
 
 from argparse import RawDescriptionHelpFormatter
@@ -19,7 +19,7 @@ from knorm.training.recipes import RecipeInfo, find_recipe, list_recipes, recipe
 from knorm.training.tables import columns
 
 CHECKOUT = Path(__file__).parents[2]
-PIPELINES = ("classification", "privacy")
+PIPELINES = ("classification", "segmentation", "privacy")
 
 
 def main(argv: Sequence[str]) -> None:

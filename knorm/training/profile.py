@@ -54,14 +54,18 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 def in_turns(
-    works: Mapping[str, Callable[[], object]], device: torch.device, rounds: int
+    works: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    rounds: int,
+    *,
+    warm_up: int = WARM_UP,
 ) -> dict[str, list[float]]:
     """Seconds of each work in each round, after rounds to warm up."""
     times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(WARM_UP + rounds):
+    for _ in range(warm_up + rounds):
         for name, work in works.items():
             times[name].append(seconds_of(work, device))
-    return {name: row[WARM_UP:] for name, row in times.items()}
+    return {name: row[warm_up:] for name, row in times.items()}
 
 
 def over(times: Sequence[float], base: Sequence[float]) -> dict[str, float]:

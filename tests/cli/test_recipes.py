@@ -35,13 +35,21 @@ def test_a_name_prints_the_whole_recipe(capsys):
 
 
 def test_every_pipeline_has_its_own_of_a_name(capsys):
-    heads = [f"python -m {name}.train --config RECIPE" for name in ("classification", "privacy")]
+    pipelines = ("classification", "segmentation", "privacy")
+    heads = [f"python -m {name}.train --config RECIPE" for name in pipelines]
     assert [line for line in printed(capsys).splitlines() if "--config" in line] == heads
     plain, private = printed(capsys, "digits").split("\n\n")
     assert "python -m classification.train --config digits" in plain
     assert "python -m privacy.train --config digits" in private
     assert yaml.safe_load(private)["privacy"]
     assert "privacy" not in yaml.safe_load(plain)
+
+
+def test_the_recipes_of_segmentation_are_listed_and_shown(capsys):
+    assert "  scenes" in printed(capsys).splitlines()
+    shown = printed(capsys, "scenes")
+    assert "# python -m segmentation.train --config scenes" in shown
+    assert yaml.safe_load(shown)["data"]["name"] == "scenes"
 
 
 def test_mistakes_are_named(tmp_path, monkeypatch):
