@@ -86,8 +86,10 @@ def warnings_of(budget: Budget) -> list[str]:
 
 def not_covered_here(recipe: Private) -> list[str]:
     """What this recipe does before or beside the private steps."""
-    begun = Path(recipe.model.weights).name if recipe.model.weights else None
-    foreign = [name for name in FOREIGN if recipe.model.options.get(name)]
+    begins_with, options = recipe.begins_with(), recipe.model.options
+    begun = Path(begins_with).name if begins_with else None
+    options = options | (options.get("backbone_options") or {})
+    foreign = [name for name in FOREIGN if options.get(name)]
     given = {
         f"the first weights, by {' and '.join(foreign)}: what these cost, where they were trained "
         "on the same images, adds up": foreign,

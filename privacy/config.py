@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import segmentation.config
 import segmentation.data_config
 from classification.config import Recipe
-from knorm.training.config import parse, with_files
+from knorm.training.config import parse, section, with_files
 from knorm.training.folder import with_resumed_config
 from knorm.training.mistakes import check_positive, check_range
 from knorm.training.recipes import flat, read_recipe
@@ -118,6 +118,10 @@ class Private(RunSettings):
         """What was chosen by looking at training images, in words."""
         raise NotImplementedError
 
+    def begins_with(self) -> str | None:
+        """The folder or file of the first weights; None: they are drawn, or timm's."""
+        return self.model.weights
+
     def sampling_rate(self, num_images: int) -> Fraction:
         """Probability with which an image is in a step: batch_size / num_images, exactly."""
         if self.batch_size > num_images:
@@ -161,6 +165,9 @@ class PrivateSegmentation(Private, segmentation.config.Recipe):
 
     def choices(self) -> list[str]:
         return []  # splits look at names alone
+
+    def begins_with(self) -> str | None:
+        return self.model.weights or self.backbone_weights
 
 
 @dataclass(kw_only=True)
@@ -222,4 +229,6 @@ def kind_of(argv: Sequence[str]) -> type[Private]:
             name = dict(flat(read_recipe(Path(value)), value)).get(DATA, name)
         elif option == f"--{DATA}":
             name = value if equals else follower
+        elif option == "--data":
+            name = section("data", value if equals else follower).get("name", name)
     return PrivateSegmentation if name in segmentation.data_config.DATA_FACTS else PrivateRecipe

@@ -95,10 +95,19 @@ def test_import_knorm_brings_in_torch_alone():
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("program", ["train", "evaluate", "study", "export"])
+PROGRAMS = {
+    "classification": ("train", "evaluate", "study", "export"),
+    "segmentation": ("train", "evaluate", "predict", "submit", "check_submission"),
+    "privacy": ("train", "account", "audit"),
+}
+
+
+@pytest.mark.parametrize(
+    "program", [f"{package}.{name}" for package, names in PROGRAMS.items() for name in names]
+)
 def test_mistakes_do_not_wait_for_torch(program):
     code = (
-        f"import sys; from classification.{program} import main\n"
+        f"import sys; from {program} import main\n"
         "try: main(['--optim.lrr=1'])\n"
         "except ValueError: print('torch' in sys.modules)"
     )
@@ -124,6 +133,7 @@ def test_every_test_file_mirrors_a_source_file():
     own = {"layout", "recipes", "results", "timm_nets", "models/models", "kernel/sparse_images"}
     own |= {"privacy/broken", "privacy/defects", "privacy/recipes"}
     own |= {"classification/resume", "classification/mistakes", "swap/swap", "swap/libraries"}
+    own |= {"segmentation/resume", "segmentation/mistakes", "segmentation/recipes"}
     for path in (ROOT / "tests").rglob("test_*.py"):
         mirrored = path.relative_to(ROOT / "tests").with_suffix("").as_posix().replace("test_", "")
         assert mirrored in sources | own, f"{path.relative_to(ROOT)} tests no file of that name"

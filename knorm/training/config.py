@@ -2,8 +2,9 @@
 
     --config recipe-or-file.yaml --config study/row --optim.lr 0.1 --print_config
 
-Later arguments win. Names are checked here, types by jsonargparse, values by the dataclasses'
-`__post_init__`; the first mistake is raised as `UserMistakeError` with the nearest name.
+Later arguments win, and keys inside a key of a free dictionary are set last. Names are checked
+here, types by jsonargparse, values by the dataclasses' `__post_init__`; the first mistake is raised
+as `UserMistakeError` with the nearest name.
 """
 
 import re
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_ty
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from knorm.training.free_keys import folded, is_dict, without_deep
 from knorm.training.mistakes import UserMistakeError, did_you_mean, mistakes_of_the_user
 from knorm.training.recipes import find_recipe, flat, parts_of, read_recipe
 
@@ -49,7 +51,9 @@ def parse(
     try:
         if "name" in options:
             arguments = [*named(argv, arguments, recipes), *arguments]
-        namespace = parser.parse_args([with_text(argument, options) for argument in arguments])
+        arguments, deep = without_deep(arguments, options)
+        words = [with_text(argument, options) for argument in arguments]
+        namespace = parser.parse_args([*words, *folded(parser, words, deep)])
     except ArgumentError as error:
         raise UserMistakeError(in_one_line(str(error), options, arguments)) from error
     with mistakes_of_the_user():
@@ -204,7 +208,7 @@ def known(name: str, options: dict[str, Any]) -> bool:
     """Whether `name` is an option or a key below one that holds free keys (a dict)."""
     parents = name.split(".")[:-1]
     above = [".".join(parents[: end + 1]) for end in range(len(parents))]
-    return name in options or any(get_origin(options.get(parent)) is dict for parent in above)
+    return name in options or any(is_dict(options.get(parent)) for parent in above)
 
 
 def leaves(options: dict[str, Any]) -> list[str]:

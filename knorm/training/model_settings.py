@@ -44,8 +44,13 @@ class Model:
 
         timm's nets classify; those of segmentation take them as model.options.backbone.
         """
-        if not (task == "classification" and self.name.startswith(TIMM)):
+        if not self.name.startswith(TIMM):
             check_name("model", self.name, model_names(task))
+        elif task != "classification":
+            raise ValueError(
+                f"model.name {self.name} is a net that classifies; it is taken as a backbone: "
+                f"--model.name fcn --model.options.backbone {self.name}"
+            )
 
     def in_words(self) -> str:
         """The net, where its weights are from, and what is swapped."""

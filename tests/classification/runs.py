@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import psutil
+from safetensors.torch import load_file
 
 from classification import evaluate, train
+from knorm.training.run import Run
 
 ROOT = Path(train.__file__).parents[1]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
@@ -62,3 +64,31 @@ def launch(command, module, *arguments):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out
+
+
+class Killed(BaseException):
+    """Ends a run as a kill would: nothing catches it, nothing is saved on the way out."""
+
+
+def killed_at(step, monkeypatch):
+    """Let the next training run die after so many steps, its last/ just saved."""
+    after_step = Run.after_step
+
+    def die(run, trainer):
+        after_step(run, trainer)
+        if trainer.step == step:
+            raise Killed
+
+    monkeypatch.setattr(Run, "after_step", die)
+
+
+def what_remains(folder):
+    """All weights, and the rows of the log but for the times in them."""
+    weights = {
+        f"{path.parent.name}/{path.stem}/{name}": tensor
+        for path in folder.glob("*/*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in line.items() if k.startswith(("epoch", "t", "v"))} for line in lines]
+    return weights, rows, json.loads((folder / "result.json").read_text())["results"]

@@ -13,38 +13,21 @@ from classification import train
 from knorm.training import checkpoint
 from knorm.training.mistakes import run_program
 from knorm.training.run import Run
-from tests.classification.runs import QUICK, TWO, evaluated, kill_all, launch, launched, run, value
-
-
-class Killed(BaseException):
-    """Ends a run as a kill would: nothing catches it, nothing is saved on the way out."""
-
+from tests.classification.runs import (
+    QUICK,
+    TWO,
+    Killed,
+    evaluated,
+    kill_all,
+    killed_at,
+    launch,
+    launched,
+    run,
+    value,
+    what_remains,
+)
 
 KEPT = ["--epochs=3", "--ema_decay=0.9", "--accumulation=2", "--keep.minutes=0"]
-
-
-def killed_at(step, monkeypatch):
-    """Let the next training run die after so many steps, its last/ just saved."""
-    after_step = Run.after_step
-
-    def die(run, trainer):
-        after_step(run, trainer)
-        if trainer.step == step:
-            raise Killed
-
-    monkeypatch.setattr(Run, "after_step", die)
-
-
-def what_remains(folder):
-    """All weights, and the rows of the log but for the times in them."""
-    weights = {
-        f"{path.parent.name}/{path.stem}/{name}": tensor
-        for path in folder.glob("*/*.safetensors")
-        for name, tensor in load_file(path).items()
-    }
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rows = [{k: v for k, v in line.items() if k.startswith(("epoch", "t", "v"))} for line in lines]
-    return weights, rows, json.loads((folder / "result.json").read_text())["results"]
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +71,20 @@ def test_a_run_killed_while_it_records_an_epoch_goes_on_to_the_same_bits(
     weights, rows, results = what_remains(folder)
     assert (rows, results) == uninterrupted[1:]
     assert all(torch.equal(weights[name], uninterrupted[0][name]) for name in weights)
+
+
+@pytest.mark.parametrize("step", [9, 12, 13], ids=lambda step: f"after step {step}")
+def test_a_run_of_so_many_steps_goes_on_to_the_same_bits(step, tmp_path, monkeypatch):
+    options = ["--steps=13", "--epochs=null", "--keep.minutes=0", "--resume=auto"]
+    run(tmp_path / "whole", *options)
+    with monkeypatch.context() as patch:
+        killed_at(step, patch)
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", *options)
+    run(tmp_path / "killed", *options)
+    whole, killed = (what_remains(tmp_path / name) for name in ("whole", "killed"))
+    assert killed[1:] == whole[1:]
+    assert all(torch.equal(killed[0][name], whole[0][name]) for name in whole[0])
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path, capsys):

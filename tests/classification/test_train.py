@@ -164,6 +164,17 @@ def test_other_settings_repeat_their_numbers_too(tmp_path, capsys):
     assert numbers["loss"] == value(result, "val", "best", "loss")
 
 
+def test_steps_in_place_of_epochs_end_within_an_epoch(tmp_path):
+    folder = tmp_path / "run"
+    result = run(folder, "--steps=13", "--epochs=null", "--schedule.name=poly")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 9), (2, 13)]
+    assert result["epochs"] == 2
+    recipe = load_recipe(folder)
+    fraction = (1 - 12 / 13) ** recipe.schedule.power
+    assert lines[1]["lr"] == pytest.approx(recipe.optim.lr * fraction)
+
+
 def test_a_loss_without_bounds_ends_the_run_with_a_hint(tmp_path):
     for resume in ("null", "auto", "auto"):
         arguments = ("--epochs=3", "--optim.lr=1e30", "--keep.minutes=0", f"--resume={resume}")

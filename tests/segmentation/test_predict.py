@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -80,14 +78,3 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, message, capsys):
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
-
-
-@pytest.mark.parametrize("program", ["predict", "submit", "check_submission"])
-def test_mistakes_do_not_wait_for_torch(program):
-    code = (
-        f"import sys; from segmentation.{program} import main\n"
-        "try: main(['--optim.lrr=1'])\n"
-        "except ValueError: print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == ["False"], done.stderr
