@@ -222,7 +222,7 @@ TREES = {
         lambda root: shutil.rmtree(root / "gtFine/val"),
         "gtFine/val holds no <city>/*_gtFine_labelIds.png",
     ),
-    "no folder of labels": (lambda root: shutil.rmtree(root / "gtFine"), "gtFine is missing"),
+    "no folder of labels": (lambda root: shutil.rmtree(root / "gtFine"), "gtFine not found"),
     "half an image": (lambda root: cut(image(root)), f"{STEM}_leftImg8bit.png"),
     "half a label file": (lambda root: cut(label(root)), f"{STEM}_gtFine_labelIds.png"),
     "half an image to test on": (
