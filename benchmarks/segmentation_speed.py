@@ -8,16 +8,18 @@ kernel net agrees with the definition, and windows give what a plain loop over t
 net does each work once in a process of its own, whose memory is told: on the CPU the most that it
 had resident beyond what it had before the net was made, on a GPU the most that tensors took. Last
 the nets take turns at a work, once each a round, so that a slow moment of the machine falls on all
-of them; a ratio is the median over the rounds of the ratio within a round.
+of them; a ratio is the median over the rounds of the ratio within a round. On the CPU time is that
+of the process's own clock, all threads together, for other jobs do not count there.
 """
 
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import auto_cli
@@ -47,6 +49,29 @@ from segmentation.inference_config import Inference
 Row = dict[str, Any]
 MIB = 2**20
 LIMIT = 1800  # seconds of a process whose memory is measured
+
+
+class Kind(NamedTuple):
+    """How a kind of device is measured."""
+
+    clock: Callable[[], float]
+    unit: str
+    time: str
+    """what the time is, in words, as `memory`"""
+    memory: str
+
+
+KINDS = {
+    "cpu": Kind(
+        time.process_time,
+        "CPU s",
+        "by the clock of the process, on which other jobs do not count",
+        "the most a process of its own had resident, beyond what it had before the net",
+    ),
+    "cuda": Kind(
+        time.perf_counter, "s", "on the wall", "the most that tensors took in a process of its own"
+    ),
+}
 
 
 def check(nets: dict[Net, nn.Module]) -> int:
@@ -91,7 +116,8 @@ def measure(
             raise RuntimeError(f"{net.model}, {net.norm}, {work.name}: {found}")
         memory[net] = found["bytes"]
     does = {f"{net.model} {net.norm}": work.of(module, shapes) for net, module in nets.items()}
-    times = list(in_turns(does, shapes.device, rounds, warm_up=1).values())
+    clock = KINDS[shapes.device.type].clock
+    times = list(in_turns(does, shapes.device, rounds, warm_up=1, clock=clock).values())
     base = list(nets).index(BASE)
     return [
         {
@@ -112,12 +138,9 @@ def measure(
 def render(record: dict[str, Any]) -> str:
     """The table as Markdown."""
     over_base = f"over `{BASE.norm}`"
-    head = ["work", "net", "norm", "s", "images / s", f"time {over_base}", "lowest - highest",
-            "peak MiB", f"peak {over_base}"]  # fmt: skip
-    texts = {
-        "cpu": "the most a process of its own had resident, beyond what it had before the net",
-        "cuda": "the most that tensors took in a process of its own",
-    }
+    kind = KINDS[record["device"].split()[0]]
+    head = ["work", "net", "norm", kind.unit, f"images / {kind.unit}", f"time {over_base}",
+            "lowest - highest", "peak MiB", f"peak {over_base}"]  # fmt: skip
     text = (
         "# Speed and memory of segmentation\n\n"
         "Images of {height}x{width} and crops of {crop_height}x{crop_width}, 19 classes, float32, "
@@ -125,11 +148,11 @@ def render(record: dict[str, Any]) -> str:
         "forward and backward pass, mean cross-entropy, SGD with momentum. Inference: chances of "
         "all classes for one image, seen as a whole, or in {count} windows of the size of a crop, "
         "{windows} at a time. Reading and augmentation are not in it. Time: median of {rounds} "
-        "rounds in which the nets took turns. Peak: {memory}. The nets have the published "
+        "rounds in which the nets took turns, {time}. Peak: {memory}. The nets have the published "
         "numbers of parameters; the {checked} convolutions of the kernel net agreed with the "
         "definition and windows with a plain loop first. When this began other jobs had the "
         "{cores} cores of the machine under a load of {load:.1f}.\n\n"
-    ).format(**record, memory=texts[record["device"].split()[0]])
+    ).format(**record, time=kind.time, memory=kind.memory)
     text += markdown(head, [cells(row) for row in record["rows"]])
     return text + "\n\n```\n{command}\n```\n".format(**record)
 

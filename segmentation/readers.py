@@ -48,7 +48,7 @@ def read_cityscapes(data: Data) -> Source:
     missing = [name for name in ("leftImg8bit", "gtFine") if not (root / name).is_dir()]
     if missing:
         raise UserMistakeError(
-            f"{' and '.join(missing)} is missing, data.root {root} {_content(root)}"
+            f"{' and '.join(missing)} not found, data.root {root} {_content(root)}"
         )
     return Source(cityscapes_files(root, "train"), cityscapes_files(root, "val"))
 

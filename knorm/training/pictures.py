@@ -16,6 +16,7 @@ Row = Mapping[str, Any]
 
 DPI = 110
 PANEL = (4.5, 3.5)  # inches
+MOST_BESIDE = 4  # panels in one row
 NOT_DRAWN = ("count", "correct", "dropped")
 MOST_NAMES, MOST_NUMBERS = 40, 20  # classes up to which a confusion matrix names and counts them
 
@@ -23,7 +24,7 @@ MOST_NAMES, MOST_NUMBERS = 40, 20  # classes up to which a confusion matrix name
 def draw_curves(rows: Sequence[Row], path: Path) -> None:
     """One panel per metric with a line per split, and one for the learning rate."""
     panels = panels_of(rows)
-    figure, grid = new_figure(len(panels), len(panels))
+    figure, grid = new_figure(len(panels), columns_of(len(panels)))
     epochs = [row["epoch"] for row in rows]
     for axes, (title, lines) in zip(grid, panels.items(), strict=True):
         for label, column in lines.items():
@@ -31,6 +32,11 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
         finish(axes, title)
         axes.legend()
     figure.savefig(path, dpi=DPI)
+
+
+def columns_of(num_panels: int) -> int:
+    """Panels beside each other: one row of them, or two that are as even as can be."""
+    return num_panels if num_panels <= MOST_BESIDE else math.ceil(num_panels / 2)
 
 
 def draw_compared(groups: Mapping[str, Sequence[Sequence[Row]]], path: Path) -> None:

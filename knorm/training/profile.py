@@ -44,13 +44,17 @@ def forward_pass(net: nn.Module, x: Tensor) -> None:
         net(x)
 
 
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Wall clock of `work`, all that it started on the device included."""
-    start = time.perf_counter()
+def seconds_of(
+    work: Callable[[], object],
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Of `work` by that clock, usually on the wall, all that it started on the device included."""
+    start = clock()
     work()
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def in_turns(
@@ -59,12 +63,13 @@ def in_turns(
     rounds: int,
     *,
     warm_up: int = WARM_UP,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each work in each round, after rounds to warm up."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(warm_up + rounds):
         for name, work in works.items():
-            times[name].append(seconds_of(work, device))
+            times[name].append(seconds_of(work, device, clock))
     return {name: row[warm_up:] for name, row in times.items()}
 
 

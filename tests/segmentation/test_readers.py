@@ -137,7 +137,7 @@ def test_a_wrong_root_tells_what_is_there(tmp_path):
     (tmp_path / "cityscapes").mkdir()
     (tmp_path / "gtFine").mkdir()
     with pytest.raises(
-        UserMistakeError, match=r"leftImg8bit is missing, .* holds cityscapes, gtFine"
+        UserMistakeError, match=r"leftImg8bit not found, .* holds cityscapes, gtFine"
     ):
         read("cityscapes", tmp_path)
     with pytest.raises(

@@ -43,6 +43,13 @@ def test_curves_are_drawn_also_of_numbers_that_are_not_finite(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("metrics", "columns"), [(1, 2), (3, 4), (4, 3), (5, 3)])
+def test_curves_of_many_metrics_stand_in_two_rows(tmp_path, figures, metrics, columns):
+    row = {"epoch": 1, "lr": 0.1} | {f"val.metric{number}": 0.5 for number in range(metrics)}
+    draw_curves([row], tmp_path / "curves.png")
+    assert figures[0].axes[0].get_gridspec().ncols == columns
+
+
 def test_runs_are_compared_by_a_thin_line_each_and_a_thick_mean(tmp_path, figures):
     runs = [[ROW | {"epoch": e, "val.top1": e * scale} for e in (1, 2)] for scale in (0.1, 0.3)]
     draw_compared({"a": runs, "b": [[ROW]]}, tmp_path / "runs.png")
