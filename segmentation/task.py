@@ -38,7 +38,9 @@ def weighed(window: Window[Batch], criterion: Criterion, accelerator: Accelerato
     """The window, whose batches know the mean weight of an image of the whole step."""
     if not criterion.needs_weight:
         return window
-    total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    device = accelerator.device
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    total = torch.zeros((), dtype=dtype, device=device)
     for batch in window.batches:
         total += criterion.weights(batch.labels[: batch.real]).sum()
     total = torch.as_tensor(accelerator.reduce(total, "sum"))

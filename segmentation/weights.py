@@ -25,6 +25,10 @@ class Backbone:
     place: Path
     tensors: dict[str, Tensor]
 
+    @property
+    def swapped(self) -> bool:
+        return False  # their norms are those of the net as it is made
+
     def fill(self, net: nn.Module) -> None:
         """Give them to the backbone of a net.
 

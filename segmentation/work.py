@@ -15,7 +15,7 @@ from knorm.training.nets import check_takes, make_model
 from knorm.training.optim import make_optimizer
 from knorm.training.run import Run
 from knorm.training.sampling import Cut, Sampling
-from knorm.training.weights import Weights
+from knorm.training.weights import Beginning, Weights
 from knorm.training.work import Evaluated, Numbers
 from segmentation.classes import IGNORE
 from segmentation.config import AnyRecipe, Recipe
@@ -103,12 +103,9 @@ class SegmentationWork(Generic[AnyRecipe]):
     def first_weights(self) -> Weights[Recipe] | Backbone | None:
         return first_weights(self.recipe)
 
-    def make_net(self, weights: Weights[Any] | Backbone | None) -> nn.Module:
+    def make_net(self, weights: Beginning | None) -> nn.Module:
         shape = {"num_classes": self._classes, "in_chans": IN_CHANS}
-        whole = None if isinstance(weights, Backbone) else weights
-        net = make_model(self.recipe.model, **shape, seed=self.recipe.seed, weights=whole)
-        if isinstance(weights, Backbone):
-            weights.fill(net)
+        net = make_model(self.recipe.model, **shape, seed=self.recipe.seed, weights=weights)
         return net.to(self.accelerator.device).to(memory_format=self.data.memory_format)
 
     def make_optimizer(self, net: nn.Module) -> Optimizer:

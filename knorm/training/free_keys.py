@@ -12,6 +12,8 @@ from typing import Any, get_origin
 import yaml
 from jsonargparse import ArgumentParser
 
+from knorm.training.mistakes import UserMistakeError
+
 Deep = tuple[str, list[str], str]  # an option that is a dictionary, keys below it, a value
 
 
@@ -23,10 +25,14 @@ def without_deep(arguments: Sequence[str], options: dict[str, Any]) -> tuple[lis
         name, equals, value = word.removeprefix("--").partition("=")
         option = next((o for o in options if name.startswith(f"{o}.") and is_dict(options[o])), "")
         keys = name.removeprefix(f"{option}.").split(".")
-        if option and len(keys) > 1:
-            deep.append((option, keys, value if equals or not words else words.pop(0)))
-        else:
+        if not option or len(keys) == 1:
             rest.append(word)
+            continue
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise UserMistakeError(f"--{name}: expected one argument")
+            value = words.pop(0)
+        deep.append((option, keys, value))
     return rest, deep
 
 
@@ -38,7 +44,11 @@ def folded(parser: ArgumentParser, words: Sequence[str], deep: Sequence[Deep]) -
     for option, keys, value in deep:
         held = namespace[option]
         for key in keys[:-1]:
-            held[key] = dict(held.get(key) or {})
+            inner = held.get(key) or {}
+            if not isinstance(inner, dict):
+                name = ".".join([option, *keys])
+                raise UserMistakeError(f"--{name}: {key} is {inner!r}, which holds nothing")
+            held[key] = dict(inner)
             held = held[key]
         held[keys[-1]] = value
         with suppress(yaml.YAMLError):

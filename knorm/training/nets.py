@@ -12,7 +12,7 @@ from knorm.swap import Report, swap_norm
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.model_settings import Model
 from knorm.training.seeds import seed_torch
-from knorm.training.weights import Weights
+from knorm.training.weights import Beginning
 
 COMMON = ("norm", "stem", "activation", *OF_KERNEL)
 KNOWN = ("num_classes", "in_chans")  # options that the data decide
@@ -24,7 +24,7 @@ def make_model(
     num_classes: int,
     in_chans: int,
     seed: int,
-    weights: Weights[Any] | None = None,
+    weights: Beginning | None = None,
 ) -> nn.Module:
     """The net on the CPU, its norms swapped if the recipe says so.
 
@@ -34,12 +34,11 @@ def make_model(
     options, swap = net_options(model), swap_options(model)
     seed_torch(seed)
     net = create_model(model.name, num_classes=num_classes, in_chans=in_chans, **options)
-    swapped_before = weights is not None and weights.recipe.model.swap is not None
-    if weights is not None and not swapped_before:
+    if weights is not None and not weights.swapped:
         weights.fill(net)
     if swap:
         net, _ = swap_norm(net, inplace=True, **swap)
-    if weights is not None and swapped_before:
+    if weights is not None and weights.swapped:
         weights.fill(net)
     return net
 

@@ -38,6 +38,15 @@ NEEDED = {  # of a checkpoint's state, in order to build the net and to tell of 
 class Beginning(Protocol):
     """What the weights of a run begin as."""
 
+    @property
+    def swapped(self) -> bool:
+        """Whether they are of a net whose norms `model.swap` had swapped already."""
+        ...
+
+    def fill(self, net: nn.Module) -> None:
+        """Give them to a net; `UserMistakeError` where they are of another one."""
+        ...
+
     def facts(self) -> dict[str, Any]:
         """Where they are from, as source.json tells it."""
         ...
@@ -53,6 +62,10 @@ class Weights(Generic[AnyRecipe]):
     recipe: AnyRecipe
     """of that run"""
     saved: checkpoint.Checkpoint
+
+    @property
+    def swapped(self) -> bool:
+        return self.recipe.model.swap is not None
 
     def fill(self, net: nn.Module) -> None:
         """Give them to a net made like the run's.

@@ -71,6 +71,18 @@ def test_a_backbone_begins_with_the_weights_of_a_run_of_classification(classifie
     assert source["backbone"] == str(classified)
 
 
+def test_norms_of_a_backbone_that_begins_with_weights_are_swapped_after_loading(
+    classified, tmp_path
+):
+    begin = [f"--backbone_weights={classified}", "--model.norm=group", "--model.swap=kernel"]
+    run(tmp_path / "run", *STILL, *begin)
+    assert (tmp_path / "run" / "swap.txt").read_text().startswith("kernel: ")
+    ours = load_file(tmp_path / "run" / "last" / "model.safetensors")
+    theirs = load_file(classified / "best" / "model.safetensors")
+    name = "features.block1.body.unit1.conv.weight"
+    torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-8)
+
+
 MISTAKES = {
     "no folder": (["--model.weights=nowhere"], "model.weights: nowhere is no run folder"),
     "another norm": (["--model.weights={base}"], "model.norm group, not kernel"),

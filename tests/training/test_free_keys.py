@@ -34,3 +34,16 @@ def test_one_key_of_a_dictionary_among_free_keys_is_changed_and_no_other(read, w
 def test_values_deep_in_free_keys_are_what_yaml_takes_them_for(read):
     words = ["--options.a.list=[1, 2]", "--options.a.on=true", "--options.a.b.c", "x: y"]
     assert read(*words).options == {"a": {"list": [1, 2], "on": True, "b": {"c": {"x": "y"}}}}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--options.inner.size"], "--options.inner.size: expected one argument"),
+        (["--options.inner.size", "--options.a=1"], "--options.inner.size: expected one argument"),
+        (["--options.a=cart", "--options.a.size=1"], "--options.a.size: a is 'cart', which holds"),
+    ],
+)
+def test_what_cannot_be_set_is_one_line(read, words, message):
+    with pytest.raises(ValueError, match=message):
+        read(*words)

@@ -123,3 +123,21 @@ def test_a_rate_reaches_every_group():
 def test_settings_that_make_no_sense_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         check_optimizer(Optim(**settings))
+
+
+def test_each_group_has_the_rate_times_its_own_scale():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optim = Optim(lr=0.1, weight_decay=0.5, decay_vectors=False)
+    optimizer = make_optimizer(optim, net, lambda name: 10.0 if name.startswith("1.") else 1.0)
+    set_rate(optimizer, 0.3)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert {name: found[id(parameter)] for name, parameter in net.named_parameters()} == {
+        "0.weight": (0.3, 0.5),
+        "0.bias": (0.3, 0.0),
+        "1.weight": (3.0, 0.5),
+        "1.bias": (3.0, 0.0),
+    }
