@@ -117,6 +117,7 @@ def _joined(key: str) -> str:
 
 def options_of(name: str) -> tuple[str, ...]:
     """The options that `timm:<name>` takes: ours, and what the class of the net names."""
+    needed(name)  # also where the next line remembers
     return (*SWAPPING, *BUILDING, *_parameters(name))
 
 
