@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
 TABLES = {
+    "camvid-norms": lambda out: compare.page(out, compare.render),
     "cifar10-norms": lambda out: compare.page(out, compare.render),
     "core-overhead": partial(republished, core_overhead.render),
     "eval-statistics": lambda out: compare.page(out, eval_statistics.render),
@@ -31,6 +32,7 @@ TABLES = {
     "kill-and-resume-2": partial(republished, kill_and_resume.render),
     "loader": partial(republished, loader.render),
     "per-record-census": lambda out: compare.page(out, per_record_census.render),
+    "private-camvid": lambda out: compare.page(out, compare.render),
     "private-step": partial(republished, private_step.render),
     "private-cifar10-norms": lambda out: compare.page(out, compare.render),
     "segmentation-speed": partial(republished, segmentation_speed.render),
