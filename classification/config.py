@@ -7,16 +7,15 @@ from typing import Any, TypeVar
 
 from classification.augment_config import Augment
 from classification.data_config import Data
-from knorm.training.config import has_section, parse, refuse_section
-from knorm.training.folder import CONFIG, checked, with_resumed_config
 from knorm.training.mistakes import check_range
-from knorm.training.recipes import read_yaml
+from knorm.training.pipeline_recipes import PipelineRecipes
 from knorm.training.run_settings import MOST_COUNT, RunSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "digits"
-PRIVACY = "privacy"  # a section of private runs
-PRIVATE = "python -m privacy.train", "here nothing keeps a guarantee"  # whose it is, and why
+OURS = PipelineRecipes(
+    RECIPES, DEFAULT_RECIPE, "privacy", "python -m privacy.train", "here nothing keeps a guarantee"
+)
 MOST_RATES = 64  # halvings, after which a rate is none any more
 
 
@@ -89,13 +88,9 @@ def parse_recipe(
     about: str | None = None,
 ) -> AnyRecipe:
     """The recipe, or a kind of it, that the command line asks for; `about` introduces --help."""
-    argv = with_resumed_config(argv)
-    refuse_section(argv, PRIVACY, *PRIVATE, recipes=RECIPES, default=DEFAULT_RECIPE)
-    return parse(cls, argv, prog=prog, about=about, recipes=RECIPES, default=DEFAULT_RECIPE)
+    return OURS.parse(cls, argv, prog, about)
 
 
 def load_recipe(run_dir: Path) -> Recipe:
     """The recipe that a run has written into its folder."""
-    file = checked(run_dir) / CONFIG
-    cls = PrivateRun if has_section(read_yaml(file), PRIVACY) else Recipe
-    return parse(cls, [f"--config={file}"], prog="", recipes=RECIPES, default=DEFAULT_RECIPE)
+    return OURS.load(run_dir, Recipe, PrivateRun)

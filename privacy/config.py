@@ -1,5 +1,6 @@
 """Settings of a private run: those of a classification run, and the budget."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -99,7 +100,7 @@ class Privacy:
 
 
 @dataclass(kw_only=True)
-class Private(RunSettings):
+class Private(RunSettings, ABC):
     """What makes a pipeline's recipe one of private runs."""
 
     privacy: Privacy = field(default_factory=lambda: Privacy(delta=1e-5, epsilon=3.0))
@@ -114,9 +115,9 @@ class Private(RunSettings):
                 raise ValueError(f"{name} {why} (got {value})")
         super().__post_init__()
 
+    @abstractmethod
     def choices(self) -> list[str]:
         """What was chosen by looking at training images, in words."""
-        raise NotImplementedError
 
     def begins_with(self) -> str | None:
         """The folder or file of the first weights; None: they are drawn, or timm's."""

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from knorm.choices import Task
-from knorm.training.config import has_section, parse, refuse_section
-from knorm.training.folder import CONFIG, checked, with_resumed_config
 from knorm.training.mistakes import check_positive, check_range
-from knorm.training.recipes import read_yaml
+from knorm.training.pipeline_recipes import PipelineRecipes
 from knorm.training.run_settings import RunSettings
 from segmentation.augment_config import Augment
 from segmentation.data_config import Data
@@ -18,8 +16,9 @@ from segmentation.loss_config import Loss
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "scenes"
-PRIVACY = "privacy"  # a section of private runs
-PRIVATE = "python -m privacy.train", "here nothing keeps a guarantee"  # whose it is, and why
+OURS = PipelineRecipes(
+    RECIPES, DEFAULT_RECIPE, "privacy", "python -m privacy.train", "here nothing keeps a guarantee"
+)
 MOST_EXAMPLES, MOST_FACTOR = 100, 1000
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
@@ -71,13 +70,9 @@ def parse_recipe(
     about: str | None = None,
 ) -> AnyRecipe:
     """The recipe, or a kind of it, that the command line asks for; `about` introduces --help."""
-    argv = with_resumed_config(argv)
-    refuse_section(argv, PRIVACY, *PRIVATE, recipes=RECIPES, default=DEFAULT_RECIPE)
-    return parse(cls, argv, prog=prog, about=about, recipes=RECIPES, default=DEFAULT_RECIPE)
+    return OURS.parse(cls, argv, prog, about)
 
 
 def load_recipe(run_dir: Path) -> Recipe:
     """The recipe that a run has written into its folder."""
-    file = checked(run_dir) / CONFIG
-    cls = PrivateRun if has_section(read_yaml(file), PRIVACY) else Recipe
-    return parse(cls, [f"--config={file}"], prog="", recipes=RECIPES, default=DEFAULT_RECIPE)
+    return OURS.load(run_dir, Recipe, PrivateRun)

@@ -1,5 +1,6 @@
 """Settings that every pipeline's runs have in common."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +16,7 @@ MOST_EPOCHS, MOST_COUNT, MOST_DECAY = 10**6, 10**7, 0.9999999
 
 
 @dataclass(kw_only=True)
-class RunSettings:
+class RunSettings(ABC):
     """A run, whatever it is that is learned; pipelines add their data, augmentation and loss."""
 
     model: Model
@@ -83,9 +84,9 @@ class RunSettings:
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
         check_trackers(self.track)
 
+    @abstractmethod
     def data_name(self) -> str:
         """What the data set is called."""
-        raise NotImplementedError
 
     def check_schedule(self, epochs: float) -> None:
         """Raise ValueError where warm-up or milestones lie beyond the end of the run."""
