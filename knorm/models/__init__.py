@@ -11,6 +11,7 @@ from knorm.models import (
     knresnet_fcn,
     preact_resnet,
     resnet,
+    tricks,
     wide_resnet,
 )
 from knorm.models.registry import create_model, list_models, model_options, register_model
@@ -30,5 +31,6 @@ __all__ = [
     "preact_resnet",
     "register_model",
     "resnet",
+    "tricks",
     "wide_resnet",
 ]

@@ -16,6 +16,7 @@ SMALL = {
     "densenet": ("densenet20x16", {}, 16),
     "wide_resnet": ("wide_resnet16_4", {"width": 0.25}, 16),
     "convnext": ("convnext_tiny", {"norm_scope": "all"}, 64),
+    "tricks": ("tricks_net", {"residual": True}, 32),
 }
 INDEPENDENT = ("group", "layer", "instance", "kernel", "none")
 
@@ -114,4 +115,4 @@ def test_feature_info_tells_what_comes_out_where(name, stem, norm):
 @pytest.mark.parametrize("name", list_models())
 def test_nets_print(name):
     with torch.device("meta"):
-        assert "stem" in repr(create_model(name, norm="kernel"))
+        assert "features" in repr(create_model(name, norm="kernel"))
