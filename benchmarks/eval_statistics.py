@@ -17,7 +17,7 @@ import torch
 from classification.data import load_data
 from classification.evaluation import load_net
 from classification.work import ClassificationWork
-from knorm.kernel.ops import STATS
+from knorm.choices import STATS
 from knorm.training.compare import write_table
 from knorm.training.launch import start
 from knorm.training.mistakes import OneLineParser, run_program

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from knorm.kernel.ops import WindowStats, normalized_conv
+from knorm.kernel.composition import WindowStats, normalized_conv
 from knorm.kernel.per_sample import centred_units
 from privacy.contributions import Contribution, ConvWeight, LinearWeight, Samples, wide
 from privacy.per_record import Handler, PerRecord, Tape, apart

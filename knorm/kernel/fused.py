@@ -9,14 +9,12 @@ levels of its elements are above its mean, times rstd, and the sums are those of
 channels; see docs/definition.md.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from knorm.kernel import windows
 from knorm.kernel.autograd import CONVOLUTIONS
 from knorm.kernel.moments import (
     Dropout,
@@ -26,28 +24,7 @@ from knorm.kernel.moments import (
     chunks,
     pixel_moments,
 )
-
-MAX_RMS = 3.0  # of a normalized unit, see `knorm.window_stats`
-
-
-class Geometry(NamedTuple):
-    """Of the windows."""
-
-    kernel_size: Sequence[int]
-    stride: Sequence[int]
-    padding: Sequence[int]
-    dilation: Sequence[int]
-
-
-class Rule(NamedTuple):
-    """How statistics are made of moments."""
-
-    dropout_p: float
-    """0 unless elements are dropped"""
-    growth: float
-    """what dropout makes of a variance on average; 1 unless that is asked for"""
-    bounded: bool
-    eps: float
+from knorm.kernel.units import Geometry, Rule, Units, through_statistics, unit_statistics
 
 
 class Options(NamedTuple):
@@ -62,68 +39,13 @@ class Options(NamedTuple):
     """what the convolution computes in"""
 
 
-class Units(NamedTuple):
-    """The statistics of every unit."""
-
-    shift: Tensor
-    """(N, S, *out, K): levels of its elements less its mean"""
-    rstd: Tensor
-    """(N, S, *out)"""
-
-
-def unit_statistics(moments: Moments, channels: int, geometry: Geometry, rule: Rule) -> Units:
-    """From pixels to units; differentiable in the moments.
-
-    The levels in `shift` are constants: they stand for what was taken off the input, and the output
-    is the same for any.
-    """
-    level = moments.level
-    center = level.detach().mean(tuple(range(2, level.dim())), keepdim=True)
-    elements = windows.window_elements(level, *geometry) - center.unsqueeze(-1)
-    offset, var = spread(elements, moments.square, geometry)
-    if rule.growth != 1:
-        var = rule.growth * var + (rule.growth - 1) * (center + offset).square()
-    if moments.count is not None:
-        mean, within = dropped_pixels(moments, channels, rule.dropout_p)
-        kept = windows.window_elements(mean, *geometry) - center.unsqueeze(-1)
-        true_offset, true_var = offset, var
-        offset, var = spread(kept, within, geometry)
-        if rule.bounded:
-            mean_square = true_var + (true_offset - offset).square()
-            var = torch.maximum(var, mean_square / MAX_RMS**2)
-    return Units(elements.detach() - offset.unsqueeze(-1), (var + rule.eps).rsqrt())
-
-
-def spread(elements: Tensor, within: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
-    """Mean and variance of every unit, of its pixels' means and the variances within them."""
-    offset = elements.mean(-1)
-    between = (elements - offset.unsqueeze(-1)).square().mean(-1)
-    return offset, windows.window_mean(within, *geometry) + between
-
-
-def dropped_pixels(moments: Moments, channels: int, p: float) -> tuple[Tensor, Tensor]:
-    """Mean and variance over channels after dropout: of those kept, scaled, and of the zeros.
-
-    The variance is that among the kept ones plus that between them and the zeros.
-    """
-    level, square, count, first, second = moments
-    assert count is not None and first is not None and second is not None
-    kept = channels - count
-    some = kept.clamp_min(1)
-    above = -first / some  # mean of the kept ones, less the level
-    among = ((channels * square - second) / some - above.square()).clamp_min(0)
-    part, scale = kept / channels, 1 / (1 - p)
-    mean = scale * part * (level + above)
-    return mean, scale**2 * part * (among + (1 - part) * (level + above).square())
-
-
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, seed: int, options: Options, keep: bool
 ) -> tuple[Tensor, Tensor]:
     """The output, and the convolution before it is scaled; nothing for that unless to `keep`."""
     geometry, dtype = options.geometry, options.dtype
     moments, centred, _ = moments_of(x, seed, options)
-    units = unit_statistics(moments, x.shape[1] // options.num_stats, geometry, options.rule)
+    units = unit_statistics(moments, x.shape[1] // options.num_stats, geometry, options.rule).units
     conv = CONVOLUTIONS[weight.dim() - 2](
         centred, weight.to(dtype), None, *geometry[1:], options.groups
     )
@@ -155,11 +77,9 @@ def backward(
     """Of x, weight and bias; nothing for a bias that there is not, and for x unless needed."""
     geometry = options.geometry
     moments, centred, dropped = moments_of(x, seed, options)
-    taken = [m.requires_grad_() for m in moments if m is not None]
-    with torch.enable_grad():
-        units = unit_statistics(moments, x.shape[1] // options.num_stats, geometry, options.rule)
-    still = Units(*(part.detach() for part in units))
-    scaled, grad_units, grad_sums = through_units(grad, conv, weight, bias, still, options)
+    channels = x.shape[1] // options.num_stats
+    found = unit_statistics(moments, channels, geometry, options.rule)
+    scaled, grad_units, grad_sums = through_units(grad, conv, weight, bias, found.units, options)
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
         scaled,
         centred,
@@ -174,15 +94,14 @@ def backward(
     del scaled, centred
     sums = grad_sums[:, : geometry_size(geometry)].to(grad_weight.dtype)
     grad_weight = grad_weight + sums.view(weight.shape[0], 1, *weight.shape[2:])
-    grad_bias = weight.new_empty(0) if bias is None else grad_sums[:, -1].to(bias.dtype)
+    grad_weight = in_strides_of(weight, grad_weight)
+    grad_bias = weight.new_empty(0) if bias is None else in_strides_of(bias, grad_sums[:, -1])
     if not need_x:
-        return x.new_empty(0), grad_weight.to(weight.dtype), grad_bias
-    grads = torch.autograd.grad(list(units), taken, list(grad_units), allow_unused=True)
-    grads = [torch.zeros_like(m) if g is None else g for m, g in zip(taken, grads, strict=True)]
-    still_moments = Moments(*(None if m is None else m.detach() for m in moments))
+        return x.new_empty(0), grad_weight, grad_bias
+    grads = through_statistics(grad_units, found, moments, channels, geometry, options.rule)
     grad_x = in_strides_of(x, grad_x)
-    add_moment_grads(grad_x, x, still_moments, Moments(*grads), dropped)
-    return grad_x, grad_weight.to(weight.dtype), grad_bias
+    add_moment_grads(grad_x, x, moments, grads, dropped)
+    return grad_x, grad_weight, grad_bias
 
 
 def through_units(

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from knorm.choices import Stats, check_name
 from knorm.kernel import ops, windows
+from knorm.kernel.composition import check_options
 from knorm.kernel.ops import PaddingMode, Size
 
 
@@ -16,7 +17,7 @@ class _KernelStats(nn.Module):
     eps: float
 
     def _set_stats(self, dropout_p: float, eps: float, eval_stats: Stats, bounded: bool) -> None:
-        ops.check_options(dropout_p, eval_stats, eps)
+        check_options(dropout_p, eval_stats, eps)
         self.dropout_p = dropout_p
         self.eps = eps
         self.eval_stats = eval_stats

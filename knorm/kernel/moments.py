@@ -18,18 +18,29 @@ CACHED = 2**16  # elements of activations that a CPU core keeps close by
 
 
 class Moments(NamedTuple):
-    """Of every pixel over the C channels of its group, each (N, S, *space); see `combine`."""
+    """Of every pixel over the C channels of its group, each (N, S, *space)."""
 
     level: Tensor
-    """mean"""
+    """about the mean: as near as a number of that size can be"""
+    rest: Tensor
+    """the mean less the level"""
     square: Tensor
-    """mean of the squares of `v`, which is x less the level: the variance"""
+    """mean of the squares of v, which is x less the level"""
     count: Tensor | None = None
     """dropped channels"""
     first: Tensor | None = None
-    """sum of v over dropped channels"""
+    """sum of v over them"""
     second: Tensor | None = None
     """sum of its squares over them"""
+
+
+class MomentGrads(NamedTuple):
+    """Gradients of those that are not counted; the level is a constant, as it is everywhere."""
+
+    rest: Tensor
+    square: Tensor
+    first: Tensor | None = None
+    second: Tensor | None = None
 
 
 class Pixels:
@@ -37,7 +48,8 @@ class Pixels:
 
     def __init__(self, x: Tensor, num_groups: int):
         samples, channels, *space = x.shape
-        self.shape, self.last = (samples, num_groups, *space), is_channels_last(x)
+        self.shape = (samples, num_groups, *space)
+        self.last = num_groups == 1 and is_channels_last(x)
         self.channels = channels // num_groups
         self.count = math.prod(space)
         self.num_groups = num_groups
@@ -92,9 +104,9 @@ class Dropout:
     element.
     """
 
-    def __init__(self, p: float, seed: Tensor, device: torch.device):
+    def __init__(self, p: float, seed: int, device: torch.device):
         self.p, self.device = p, device
-        self.generator = torch.Generator(device).manual_seed(int(seed))
+        self.generator = torch.Generator(device).manual_seed(seed)
 
     def positions(self, size: int) -> Tensor:
         """Ascending positions in [0, size) of the dropped elements, (D,) int64."""
@@ -130,7 +142,8 @@ def pixel_moments(
             v = torch.sub(part, level, out=pixels.view(centred[chunk]))
         if centred is not None and centred.dtype != part.dtype:
             pixels.view(centred[chunk]).copy_(v)
-        maps = [level, (v * v).mean(pixels.dim, keepdim=True)]
+        rest, square = (m.mean(pixels.dim, keepdim=True) for m in (v, v * v))
+        maps = [level, rest, square]
         if dropout is not None:
             positions = dropout.positions(v.numel())
             dropped.append(positions)
@@ -151,19 +164,16 @@ def dropped_sums(v: Tensor, positions: Tensor, pixels: Pixels, like: Tensor) -> 
 
 
 def add_moment_grads(
-    out: Tensor, x: Tensor, moments: Moments, grads: Moments, dropped: list[Tensor]
+    out: Tensor, x: Tensor, moments: Moments, grads: MomentGrads, dropped: list[Tensor]
 ) -> None:
     """Add to `out`, of the strides of x, what flows back into x from its moments.
 
-    With v = x - level over C channels, of which the set D is dropped:
-    d level = 1 / C;  d square = 2 v / C;  d first = [D] - |D| / C;  d second = 2 v [D] - 2 first / C.
+    With v = x - level over C channels, of which the set D is dropped, and the level a constant:
+    d rest = 1 / C, d square = 2 v / C, d first = [D], d second = 2 v [D].
     """
     pixels = Pixels(x, moments.level.shape[1])
     slope = grads.square * (2 / pixels.channels)
-    constant = grads.level
-    if moments.count is not None:
-        constant = constant - moments.count * grads.first - 2 * moments.first * grads.second
-    constant = constant / pixels.channels - slope * moments.level
+    constant = grads.rest / pixels.channels - slope * moments.level
     for i, chunk in enumerate(chunks(x)):
         part, into = pixels.view(x[chunk]), pixels.view(out[chunk])
         rise, base = pixels.unmaps(slope[chunk]), pixels.unmaps(constant[chunk])
@@ -177,3 +187,12 @@ def add_moment_grads(
             v = part.reshape(-1)[at] - level[index]
             values = torch.addcmul(first[index], second[index], v, value=2)
             into.view(-1).index_add_(0, at, values.to(into.dtype))
+
+
+def keep_mask(x: Tensor, num_groups: int, dropout: Dropout) -> Tensor:
+    """What `pixel_moments` keeps, as a mask (N, S, C, *space), True for what is kept."""
+    pixels, keep = Pixels(x, num_groups), torch.ones_like(x, dtype=torch.bool)
+    for chunk in chunks(x):
+        part = pixels.view(keep[chunk])
+        part.view(-1)[dropout.positions(part.numel())] = False
+    return keep.unflatten(1, (num_groups, -1))

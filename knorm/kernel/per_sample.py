@@ -11,7 +11,7 @@ from torch import Tensor
 
 from knorm.kernel import windows
 from knorm.kernel.autograd import centre
-from knorm.kernel.ops import Size, WindowStats, pixel_level
+from knorm.kernel.composition import Size, WindowStats, pixel_level
 
 
 class CentredUnits(NamedTuple):

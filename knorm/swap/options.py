@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from knorm.choices import NORM_KINDS, NormKind, Stats, check_name, nearest
-from knorm.kernel.ops import check_options
+from knorm.kernel.composition import check_options
 from knorm.swap.checks import LEAVE_OUT
 from knorm.swap.forms import Norm, find_norms, is_unknown_batch_norm, normalizes
 

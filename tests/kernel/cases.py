@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
 
-from knorm.kernel import ops, reference, windows
+from knorm.kernel import fused_ops, reference, windows
+from knorm.kernel.moments import Dropout, keep_mask
 
 PADDING_MODES = tuple(windows.PADDING_MODES)
 
@@ -63,11 +64,12 @@ def padded(x, case):
 
 
 def dropped(x, case, p, groups, seed):
-    """The padded input after the dropout that the functions draw at this seed."""
+    """The padded input after the dropout that `kn_conv` draws at this seed."""
     x, rest = windows.pad_input(x, pairs(case), case["padding_mode"])
     torch.manual_seed(seed)
-    keep, scale = ops.keep_mask(x.detach().unflatten(1, (groups, -1)), p)
-    return windows.zero_pad(x * keep.flatten(1, 2) * scale, rest)
+    dropout = Dropout(p, int(fused_ops.draw_seed()), x.device)
+    keep = keep_mask(x.detach().contiguous(), groups, dropout)
+    return windows.zero_pad(x * keep.flatten(1, 2) / (1 - p), rest)
 
 
 def stats_groups(case):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from knorm.choices import STATS
 from knorm.kernel import layers
 
 CONVS = {
@@ -87,7 +88,7 @@ def test_evaluation_is_deterministic_and_training_is_not(layer):
 def test_eval_stats_choose_between_three_statistics(name):
     x = images(2, 4, 8, 8).abs()
     torch.manual_seed(0)
-    modes = {mode: LAYERS[name](eval_stats=mode, dropout_p=0.3).eval() for mode in layers.ops.STATS}
+    modes = {mode: LAYERS[name](eval_stats=mode, dropout_p=0.3).eval() for mode in STATS}
     weights = modes["plain"].state_dict()
     for mode in modes.values():
         mode.load_state_dict(weights)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knorm.kernel import kernel_norm, kn_conv, normalized_conv, ops, reference, window_stats
+from knorm.kernel import composition, kernel_norm, kn_conv, normalized_conv, reference, window_stats
 from tests.kernel import cases
 
 
@@ -100,7 +100,7 @@ def test_expected_statistics_are_the_average_over_all_dropout_masks(p):
 
 def test_dropout_hits_its_probability_and_keeps_the_mean():
     x = torch.ones(1, 1, 7, 311, 401)
-    keep, scale = ops.keep_mask(x, 0.05)
+    keep, scale = composition.keep_mask(x, 0.05)
     dropped = 1 - keep.double().mean().item()
     sigma = (0.05 * 0.95 / keep.numel()) ** 0.5
     assert abs(dropped - 0.05) < 5 * sigma
@@ -108,7 +108,7 @@ def test_dropout_hits_its_probability_and_keeps_the_mean():
 
 
 def test_neighbouring_elements_are_dropped_independently():
-    keep, _ = ops.keep_mask(torch.ones(1, 1, 1, 1000, 1000), 0.5)
+    keep, _ = composition.keep_mask(torch.ones(1, 1, 1, 1000, 1000), 0.5)
     keep = keep.flatten().double() - 0.5
     for lag in (1, 2, 3, 4, 1000):
         correlation = (keep[lag:] * keep[:-lag]).mean().item() * 4
@@ -121,7 +121,7 @@ def test_no_unit_passes_a_root_mean_square_of_three_all_others_are_as_published(
     torch.manual_seed(seed)
     x = torch.rand(2, 2, 9, 9).double() * (torch.rand(2, 2, 9, 9) < density)
     torch.manual_seed(seed + 1)
-    keep, scale = ops.keep_mask(x.unsqueeze(1), p)
+    keep, scale = composition.keep_mask(x.unsqueeze(1), p)
     pad = (1, 1, 1, 1)
     dropped, padded = F.pad(x * keep.squeeze(1) * scale, pad), F.pad(x, pad)
     geometry = ((3, 3), (1, 1), (1, 1))

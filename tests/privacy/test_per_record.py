@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from knorm import KNConv2d
-from knorm.kernel.ops import normalized_conv
+from knorm.kernel.composition import normalized_conv
 from privacy.per_record import Recorder, trainable
 from privacy.rules import RULES, kn_conv
 from tests.privacy.nets import CLASSES, NETS
