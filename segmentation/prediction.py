@@ -85,12 +85,13 @@ class Found(NamedTuple):
 def carry_out(options: Namespace) -> None:
     """The plan of `python -m segmentation.predict`."""
     images = find_images(options.images, options.out)
+    check_inputs_stay(images, options.out)
     check_folder(options.out)
     predictor = load_predictor(options)
     for image, pixels, labels in predictions(predictor, images):
-        write_mask(labels, predictor.classes, options.out / "masks" / f"{image.name}.png")
-        overlay = overlaid(pixels, labels, predictor.classes, options.alpha)
-        write_png(overlay, options.out / "overlays" / f"{image.name}.png")
+        mask, overlay = outputs(image, options.out)
+        write_mask(labels, predictor.classes, mask)
+        write_png(overlaid(pixels, labels, predictor.classes, options.alpha), overlay)
     if predictor.accelerator.is_main_process:
         print(f"{len(images)} images: {options.out}/masks and overlays", file=sys.stderr)
     predictor.accelerator.end_training()
@@ -144,6 +145,19 @@ def find_images(asked: Sequence[Path], out: Path | None = None) -> list[Found]:
                 )
             found[image.name] = image
     return list(found.values())
+
+
+def outputs(image: Found, out: Path) -> tuple[Path, Path]:
+    """Where the mask and the overlay of an image go."""
+    return out / "masks" / f"{image.name}.png", out / "overlays" / f"{image.name}.png"
+
+
+def check_inputs_stay(images: Sequence[Found], out: Path) -> None:
+    """Raise `UserMistakeError` where an output would take the place of one of the images."""
+    inputs = {image.path.resolve() for image in images}
+    for path in (path for image in images for path in outputs(image, out)):
+        if path.resolve() in inputs:
+            raise UserMistakeError(f"{path} is one of the images; write elsewhere by --out")
 
 
 def predictions(
