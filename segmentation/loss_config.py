@@ -33,6 +33,8 @@ class Loss:
     def __post_init__(self) -> None:
         for weight in self.class_weights or ():
             check_range("loss.class_weights", weight, 0, MOST)
+        if self.class_weights is not None and not self.class_weights:
+            raise ValueError("loss.class_weights is empty; give null for equal weights")
         if self.class_weights is not None and not any(self.class_weights):
             raise ValueError("loss.class_weights are all 0, so nothing would be learned")
         check_range("loss.label_smoothing", self.label_smoothing, 0, 1)
