@@ -239,6 +239,22 @@ TREES = {
 }
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_a_label_is_told_before_there_is_a_run(split, city, capsys):
+    labels = sorted((city / "gtFine" / split).rglob("*_labelIds.png"))
+    for path in labels[1:]:
+        save(path, np.full((20, 30), 0, np.uint8))  # unlabeled
+    assert city_run(city, "--data.val_fraction=0", "--dry_run") == 0  # one file has labels
+    save(labels[0], np.full((20, 30), 0, np.uint8))
+    capsys.readouterr()
+    assert city_run(city, "--data.val_fraction=0") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert str(labels[0]) in err
+    assert f"the {'test' if split == 'val' else split} split" in err
+    assert not (city.parent / "run").exists()
+
+
 @pytest.mark.parametrize("case", TREES)
 def test_a_broken_tree_is_one_line_that_names_the_file_before_there_is_a_run(case, city, capsys):
     damage, message = TREES[case]
