@@ -44,6 +44,12 @@ class Loss:
         check_range("loss.dice", self.dice, 0, MOST)
         check_range("loss.aux", self.aux, 0, MOST)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the main head's loss is what evaluation calls loss: cross-entropy and no more."""
+        changed = self.class_weights is not None or self.ohem_threshold is not None
+        return not (changed or self.label_smoothing or self.dice)
+
     def check_classes(self, num_classes: int) -> None:
         """Raise ValueError unless there are as many weights as classes."""
         given = num_classes if self.class_weights is None else len(self.class_weights)

@@ -45,8 +45,17 @@ class SegmentationWork(DataWork[AnyRecipe, SegmentationData]):
     """A recipe with its data, see `knorm.training.work.Work`."""
 
     scores = ("miou", "pixel_accuracy", "mean_accuracy", "category_miou", "loss")
-    logged = ("loss", "pixel_accuracy", "count")
     rehearsed = REHEARSED
+
+    @property
+    def logged(self) -> tuple[str, ...]:
+        return (self.loss_name, "pixel_accuracy", "count")
+
+    @property
+    def loss_name(self) -> str:
+        """What the log calls the training loss: "loss" only where evaluation measures the same."""
+        aux = self.recipe.model.options.get("aux") and self.recipe.loss.aux
+        return "loss" if self.recipe.loss.is_plain and not aux else "objective"
 
     @cached_property
     def criterion(self) -> Criterion:
@@ -99,7 +108,7 @@ class SegmentationWork(DataWork[AnyRecipe, SegmentationData]):
             yield weighed(window, self.criterion, self.accelerator)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
-        return loss_of(self.criterion, model, batch)
+        return loss_of(self.criterion, model, batch, self.loss_name)
 
     def made_up(self, count: int, seed: int) -> Batch:
         generator, size = torch.Generator().manual_seed(seed), (count, *self.image_size)

@@ -78,8 +78,9 @@ class Run:
     def record(self, trainer: Trainer, row: Row, score: tuple[float, ...] | None) -> None:
         """Keep an epoch's numbers and weights; the first highest `score` also as the best.
 
-        A score that is no number counts as none. A run that is killed before last/ is written goes on from the one before and does all of
-        this again; one that is killed before best/ is written makes it of last/.
+        A score that is no number counts as none. A run that is killed before last/ is written goes
+        on from the one before and does all of this again; one that is killed before best/ is
+        written makes it of last/.
         """
         self.rows.append(row)
         self._write_rows()
