@@ -16,6 +16,7 @@ Row = Mapping[str, Any]
 
 DPI = 110
 PANEL = (4.5, 3.5)  # inches
+ABSENT = "0.8"  # grey
 MOST_BESIDE = 4  # panels in one row
 NOT_DRAWN = ("count", "correct", "dropped")
 MOST_NAMES, MOST_NUMBERS = 40, 20  # classes up to which a confusion matrix names and counts them
@@ -71,17 +72,20 @@ def draw_compared(groups: Mapping[str, Sequence[Sequence[Row]]], path: Path) -> 
 def draw_confusion(matrix: Tensor, classes: Sequence[str], path: Path, title: str = "") -> None:
     """True classes by row, predicted ones by column, shaded by the root of their part of the row.
 
+    Rows without a count are grey: there was none of the class to be found.
     Up to 20 classes every cell says its count, up to 40 every row and column its name; of more,
     every tenth or so, so that they can be read.
     """
+    from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
 
     count = len(classes)
     side = min(max(3 + 0.42 * count, 4.5), 11)
     figure, (axes,) = new_figure(1, 1, panel=(side + 1, side))
-    parts = (matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)).numpy()
+    parts = (matrix.double() / matrix.sum(1, keepdim=True)).numpy()  # nan where there is none
     norm = PowerNorm(0.5, vmin=0, vmax=1)  # the root: rare mistakes are to be seen too
-    shades = axes.imshow(parts, cmap="Blues", norm=norm, interpolation="nearest")
+    cmap = colormaps["Blues"].with_extremes(bad=ABSENT)
+    shades = axes.imshow(parts, cmap=cmap, norm=norm, interpolation="nearest")
     every = 1 if count <= MOST_NAMES else math.ceil(count / MOST_NAMES)
     ticks = range(0, count, every)
     names = [_shortened(classes[tick]) for tick in ticks]
@@ -95,7 +99,7 @@ def draw_confusion(matrix: Tensor, classes: Sequence[str], path: Path, title: st
             color = "white" if parts[row, column] > 0.3 else "black"
             number = str(int(matrix[row, column]))
             axes.text(column, row, number, ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(shades, ax=axes, label="part of the true class", shrink=0.8)
+    figure.colorbar(shades, ax=axes, label="part of the true class (grey: absent)", shrink=0.8)
     figure.savefig(path, dpi=DPI, bbox_inches="tight")
 
 

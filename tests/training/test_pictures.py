@@ -73,3 +73,6 @@ def test_a_confusion_matrix_names_what_can_be_read(tmp_path, figures, count, nam
     assert len(axes.get_yticklabels()) == named
     assert len(axes.texts) == numbers
     assert axes.images[0].get_array()[0, 1] == pytest.approx(7 / 8)
+    colors = axes.images[0].to_rgba(axes.images[0].get_array())
+    assert colors[1].tolist() == [[0.8, 0.8, 0.8, 1]] * count  # absent
+    assert colors[2, 0].tolist() != colors[1, 0].tolist()
