@@ -133,7 +133,7 @@ def test_every_test_file_mirrors_a_source_file():
     }
     sources |= {name.removeprefix("knorm/") for name in sources}
     own = {"layout", "recipes", "results", "timm_nets", "models/models", "kernel/sparse_images"}
-    own |= {"privacy/broken", "privacy/defects", "privacy/recipes"}
+    own |= {"kan/defects", "privacy/broken", "privacy/defects", "privacy/recipes"}
     own |= {"classification/resume", "classification/mistakes", "swap/swap", "swap/libraries"}
     own |= {"segmentation/resume", "segmentation/mistakes", "segmentation/recipes"}
     for path in (ROOT / "tests").rglob("test_*.py"):
