@@ -15,6 +15,9 @@ from timm.models import group_parameters  # noqa: E402
 from knorm import timm_bridge  # noqa: E402
 from knorm.timm_bridge import SHAPES, TimmNet, timm_name  # noqa: E402
 
+# Nets of one study each, which have no use among those of timm.
+OF_STUDIES = {"convmixer", "densenetlike", "mini_net", "recres11", "resnetlike", "resnextlike"}
+OF_STUDIES |= {"tricks_net", "vgglike", "widerresnet14"}
 NAMES = [timm_name(name) for name in SHAPES]
 # A quick case of each family: options, image size.
 SMALL = {
@@ -25,6 +28,7 @@ SMALL = {
     "knorm_resnet8": ({"width": 0.25, "norm": "layer"}, 32),
     "knorm_densenet20x16": ({"norm": "kernel"}, 16),
     "knorm_convnext_tiny": ({}, 64),
+    "knorm_vgg11": ({}, 32),
 }
 
 
@@ -44,7 +48,7 @@ def meta_net(name, **options):
 
 
 def test_every_net_is_among_timms_and_none_takes_the_name_of_one():
-    assert {*list_models()} == {*SHAPES}
+    assert {*list_models()} - OF_STUDIES == {*SHAPES}
     assert {*NAMES} == {*timm.list_models(module="timm_bridge")}
     assert {*NAMES} == {*timm.list_models("kn*", name_matches_cfg=True)}
     assert timm.models.model_entrypoint("resnet18").__module__ == "timm.models.resnet"
@@ -145,6 +149,11 @@ def test_out_indices_choose_among_the_features():
         assert [tuple(map_.shape[1:]) for map_ in net(x)] == [(512, 8, 8), (2048, 2, 2)]
     last = timm.create_model("knorm_resnet8", features_only=True, out_indices=(-1,))
     assert last.feature_info.reduction() == [8]
+
+
+def test_hidden_layers_are_refused():
+    with pytest.raises(ValueError, match="vgg11 with hidden layers"):
+        timm.create_model("knorm_vgg11", dense=[8])
 
 
 def test_intermediates_can_be_chosen_and_the_rest_left_out():

@@ -233,8 +233,9 @@ class Classifier(nn.Module):
     """A net that classifies images: (N, in_chans, H, W) -> (N, num_classes).
 
     `forward_features` gives the last feature map (N, num_features, H', W'); `forward_head` pools
-    it to pool_size x pool_size and classifies. `feature_info` holds the `Level`s as dictionaries,
-    coarser and coarser; the last of them is the last feature map, whatever follows its stage.
+    it to pool_size x pool_size and classifies, through `hidden` layers if there are such.
+    `feature_info` holds the `Level`s as dictionaries, coarser and coarser; the last of them is the
+    last feature map, whatever follows its stage.
     """
 
     Options: ClassVar[type[NetOptions]] = NetOptions
@@ -247,6 +248,7 @@ class Classifier(nn.Module):
         *,
         pool_size: int = 1,
         head_norm: nn.Module | None = None,
+        hidden: "HiddenLayers | None" = None,
     ):
         super().__init__()
         self.num_classes = num_classes
@@ -258,7 +260,8 @@ class Classifier(nn.Module):
         self.pool_size = pool_size
         self.pool = nn.AdaptiveAvgPool2d(pool_size)
         self.head_norm = head_norm
-        inputs = self.num_features * pool_size**2
+        self.hidden = hidden
+        inputs = self.num_features * pool_size**2 if hidden is None else hidden.out_features
         self.fc = nn.Linear(inputs, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -271,10 +274,29 @@ class Classifier(nn.Module):
         if self.head_norm is not None:
             x = self.head_norm(x)
         x = x.flatten(1)
+        if self.hidden is not None:
+            x = self.hidden(x)
         return x if pre_logits else self.fc(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+
+class HiddenLayers(nn.Sequential):
+    """Linear layers, each with dropout and then an activation: (N, in_features) -> the last size.
+
+    in_features: channels times positions of the map that is flattened.
+    """
+
+    def __init__(self, options: NetOptions, in_features: int, sizes: Sequence[int], drop: float):
+        super().__init__()
+        self.out_features = in_features
+        for i, size in enumerate(sizes, start=1):
+            self.add_module(f"linear{i}", nn.Linear(self.out_features, size))
+            if drop:
+                self.add_module(f"drop{i}", nn.Dropout(drop))
+            self.add_module(f"act{i}", options.make_act())
+            self.out_features = size
 
 
 def sequence(**layers: nn.Module | None) -> nn.Sequential:
@@ -312,6 +334,20 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     """`value` is a whole number, `least` or more."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} takes a whole number, at least {least}, got {value!r}")
+
+
+def check_counts(name: str, values: object, least: int = 1) -> None:
+    """`values` is a list of whole numbers from 1 up, `least` of them or more."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) < least:
+        raise ValueError(f"{name} takes a list of whole numbers, got {values!r}")
+    for value in values:
+        check_count(name, value)
+
+
+def check_flag(name: str, value: object) -> None:
+    """`value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} takes True or False, got {value!r}")
 
 
 def check_probability(name: str, value: object) -> None:
