@@ -168,7 +168,7 @@ class Polynomials(Basis):
     def num_functions(self) -> int:
         return self.degree + self.constant
 
-    def _stacked(self, found: Sequence[Tensor]) -> Tensor:
+    def _stacked(self, found: list[Tensor]) -> Tensor:
         """Those of degree 0, 1, ... as (N, C, D, *space)."""
         return torch.stack(found if self.constant else found[1:], 2)
 

@@ -8,6 +8,7 @@ biases and the numbers of a basis go free.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +69,11 @@ def weight_penalty(layers: Sequence[nn.Module], amounts: Amounts) -> Tensor:
 def watched(layers: Sequence[nn.Module]) -> Iterator[Seen]:
     """Inside, what the layers give is kept; nothing is afterwards."""
     seen = Seen()
-    hooks = [
-        layer.register_forward_hook(lambda module, args, out: seen.activations.append(out))
-        for layer in layers
-    ]
+
+    def keep(module: nn.Module, args: Any, out: Tensor) -> None:
+        seen.activations.append(out)
+
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
     try:
         yield seen
     finally:
