@@ -5,8 +5,8 @@
     python -m classification.study report tricks --budget small --out docs/results/tricks
     python -m classification.study --config cifar10-knresnet13-small --optim.lr 0.2 --seeds 3
 
-A study is a file of `classification/studies`: rows of settings, seeds, published numbers beside them
-(see `classification.study_file`). `run` trains what is missing, each run an ordinary folder
+A study is a file of `classification/studies`: rows of settings, seeds, published numbers beside
+them (see `classification.study_file`). `run` trains what is missing, each run an ordinary folder
 RUN_DIR/STUDY/ROW/seed-N; finished ones stay, one that was stopped goes on, one that fails does not
 stop the rest, and several terminals may work on one study. `status` tells how far it came. `report`
 makes tables and pictures of the records of finished runs. Options of recipes (--optim.lr 0.1) win
@@ -58,7 +58,7 @@ def studies(argv: Sequence[str]) -> None:
     else:
         from classification.study_report import report
 
-        print(report(asked.study, asked.folder, asked.overrides, asked.out), end="")
+        print(report(asked.study, asked.folder, asked.run, asked.out), end="")
 
 
 if __name__ == "__main__":

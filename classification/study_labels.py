@@ -1,4 +1,4 @@
-"""What the rows of a study are called: the settings in which their runs differ, as they were run."""
+"""What the rows of a study are called: the settings in which they differ, as they were run."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

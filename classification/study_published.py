@@ -1,4 +1,4 @@
-"""Published numbers beside which the rows of a study stand: lines of a CSV, `..., metric, value`."""
+"""Published numbers beside which the rows of a study stand: lines of a CSV, see `METRIC`."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from knorm.training.mistakes import UserMistakeError
 
 PUBLISHED = Path(__file__).parent / "published"
 METRIC, VALUE = "metric", "value"
+"""columns; the others tell which net, data set and setting a line is of"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class PublishedTable:
         Raises:
             ValueError: there is no such line, or there are several.
         """
-        parameters = self.parameters and int(self._value(wanted, self.parameters))
+        parameters = None
+        if self.parameters is not None:
+            parameters = int(self._value(wanted, self.parameters))
         return Standing(
             name=", ".join(map(str, wanted.values())),
             percent=self.factor * self._value(wanted, self.metric),

@@ -56,9 +56,7 @@ def identify(folder: Path, study: Study) -> Found:
     return found
 
 
-def find(
-    settings: Mapping[str, Any], written: Mapping[str, Any], study: Study
-) -> Found | None:
+def find(settings: Mapping[str, Any], written: Mapping[str, Any], study: Study) -> Found | None:
     """The run, if a row has these settings."""
     rows = (*study.rows, *study.others)
     row = next((row for row in rows if row.settings == settings), None)

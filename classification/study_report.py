@@ -4,8 +4,6 @@ OUT.csv has a line for each run; OUT.md is made of that and of a text beside it,
 there is one, see `page`.
 """
 
-import re
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -204,9 +202,3 @@ DRAWN = {
     "parameters": draw_table_parameters,
     "curves": draw_table_curves,
 }
-
-
-def command_of(name: str, budget: str | None, overrides: Sequence[str]) -> str:
-    """What makes the study's runs."""
-    words = ["run", name, *(["--budget", budget] if budget else []), *overrides]
-    return shlex.join(["python", "-m", "classification.study", *words])

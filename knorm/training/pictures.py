@@ -168,10 +168,11 @@ def draw_bars(
     if baseline is not None:
         axes.axvline(spreads[baseline][0], color="black", ls="--", lw=1, label="baseline")
     values = [mean for mean, _ in spreads.values()] + list((marks or {}).values())
-    axes.set_xlim(*_around(values))
+    low, high = _around(values)
+    axes.set_xlim(low, high)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
-    axes.set(xlabel=title)
+    axes.set(xlabel=title if low <= 0 else f"{title}; the axis does not begin at 0")
     axes.grid(axis="x", alpha=0.3)
     _legend(axes)
     figure.savefig(path, dpi=DPI)

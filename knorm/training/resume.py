@@ -101,8 +101,7 @@ def differences(folder: Path, wanted: Settings) -> list[str]:
     return [
         f"{name} was {had.get(name)}, now {wanted.get(name)}"
         for name in sorted(had.keys() | wanted.keys())
-        if had.get(name) != wanted.get(name)
-        and not any(is_part(name, free) for free in MAY_DIFFER)
+        if had.get(name) != wanted.get(name) and not any(is_part(name, free) for free in MAY_DIFFER)
     ]
 
 
