@@ -24,7 +24,7 @@ def render(rows: Sequence[Row], head: str = "", *, out: Path) -> str:
     first, tables = rows[0], grouped(rows, "table")
     parts = [f"# {first['study']}", head.strip(), first["about"]]
     if first["budget"]:
-        parts.append(f"**{first['budget'].capitalize()}**")
+        parts.append(f"**{sentence(first['budget'])}**")
     if first["missing"]:
         parts.append(f"**Not finished**: {first['missing']} runs are missing.")
     for number, (title, members) in enumerate(tables.items(), start=1):
@@ -105,7 +105,7 @@ def caption(rows: Sequence[Row]) -> str:
         f"last epoch{best if any(row.get(BEST) for row in rows) else ''}. "
         "Difference: points above what is published.",
         f"Data: {common(rows, 'data')}. Epochs: {common(rows, 'epochs')}. "
-        f"{(first['budget'] or 'whole budget').capitalize()}.",
+        f"{sentence(first['budget'] or 'whole study')}.",
         f"{common(rows, 'device')}, {common(rows, 'processes')} process(es) of "
         f"{common(rows, 'threads')} thread(s); python {common(rows, 'python')}, "
         f"{common(rows, 'versions')}; commit {common(rows, 'commit') or 'unknown'}.",
@@ -123,3 +123,8 @@ def caption(rows: Sequence[Row]) -> str:
 def common(rows: Sequence[Row], column: str) -> str:
     """What all rows say there, or everything that some of them say."""
     return " or ".join(dict.fromkeys(row[column] for row in rows))
+
+
+def sentence(words: str) -> str:
+    """The words with a capital at their beginning."""
+    return words[:1].upper() + words[1:]
