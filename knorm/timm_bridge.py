@@ -38,6 +38,10 @@ SHAPES = {
     "convnext_base": (224, 7, "stem.conv"),
     "convnext_large": (224, 7, "stem.conv"),
     "densenet20x16": (32, 8, "stem.conv"),
+    "densenet121": (224, 7, "stem.conv"),
+    "densenet161": (224, 7, "stem.conv"),
+    "densenet169": (224, 7, "stem.conv"),
+    "densenet201": (224, 7, "stem.conv"),
     "knresnet13": (32, 4, "stem.unit"),
     "knresnet18": (224, 3, "stem.unit"),
     "knresnet34": (224, 3, "stem.unit"),
@@ -48,11 +52,22 @@ SHAPES = {
     "preact_resnet101": (224, 7, "stem.conv"),
     "preact_resnet152": (224, 7, "stem.conv"),
     "resnet8": (32, 4, "stem.unit.conv"),
+    "resnet10": (224, 7, "stem.unit.conv"),
     "resnet18": (224, 7, "stem.unit.conv"),
     "resnet34": (224, 7, "stem.unit.conv"),
     "resnet50": (224, 7, "stem.unit.conv"),
     "resnet101": (224, 7, "stem.unit.conv"),
     "resnet152": (224, 7, "stem.unit.conv"),
+    "resnext10": (224, 7, "stem.unit.conv"),
+    "resnext18": (224, 7, "stem.unit.conv"),
+    "resnext34": (224, 7, "stem.unit.conv"),
+    "resnext50": (224, 7, "stem.unit.conv"),
+    "resnext101": (224, 7, "stem.unit.conv"),
+    "resnext152": (224, 7, "stem.unit.conv"),
+    "vgg11": (224, 7, "stem.unit.conv"),
+    "vgg13": (224, 7, "stem.unit.conv"),
+    "vgg16": (224, 7, "stem.unit.conv"),
+    "vgg19": (224, 7, "stem.unit.conv"),
     "wide_resnet16_4": (32, 8, "stem.conv"),
     "wide_resnet40_4": (32, 8, "stem.conv"),
 }
@@ -94,6 +109,8 @@ class TimmNet(nn.Module):
             has_depth = option in model_options(model)
             options[option if has_depth else "drop_path_rate"] = drop_path_rate
         net: Any = create_model(model, num_classes=num_classes, in_chans=in_chans, **options)
+        if net.hidden:
+            raise ValueError(f"{model} with hidden layers (dense) is no net for timm; leave it out")
         self.in_chans = in_chans
         self.drop_rate = drop_rate
         self.grad_checkpointing = False

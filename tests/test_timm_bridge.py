@@ -16,7 +16,8 @@ from knorm import timm_bridge  # noqa: E402
 from knorm.timm_bridge import SHAPES, TimmNet, timm_name  # noqa: E402
 
 # Nets of one study each, which have no use among those of timm.
-OF_STUDIES = {"tricks_net"}
+OF_STUDIES = {"convmixer", "densenetlike", "mini_net", "recres11", "resnetlike", "resnextlike"}
+OF_STUDIES |= {"tricks_net", "vgglike", "widerresnet14"}
 NAMES = [timm_name(name) for name in SHAPES]
 # A quick case of each family: options, image size.
 SMALL = {
@@ -27,6 +28,7 @@ SMALL = {
     "knorm_resnet8": ({"width": 0.25, "norm": "layer"}, 32),
     "knorm_densenet20x16": ({"norm": "kernel"}, 16),
     "knorm_convnext_tiny": ({}, 64),
+    "knorm_vgg11": ({}, 32),
 }
 
 

@@ -5,7 +5,8 @@
 
 MACs are multiply-accumulates of convolutions and matrix products for one image; FLOPs are twice as
 many. What kernel normalization adds to them is counted apart, by the formula of
-`knorm.training.cost.kernel_norm_macs`.
+`knorm.training.cost.kernel_norm_macs`. Mult-adds are torchinfo's count, which some papers call MACs
+and give for a whole batch; see `knorm.training.cost.count_mult_adds`.
 """
 
 import ast
@@ -29,7 +30,13 @@ from knorm.cli.nets import (
 )
 from knorm.models import model_options
 from knorm.models.common import ACTIVATIONS, NetOptions
-from knorm.training.cost import count_parameters, macs_by_module, stages, weight_bytes
+from knorm.training.cost import (
+    count_mult_adds,
+    count_parameters,
+    macs_by_module,
+    stages,
+    weight_bytes,
+)
 from knorm.training.mistakes import OneLineParser
 from knorm.training.tables import columns
 
@@ -73,7 +80,12 @@ def size_table(net: nn.Module, example: torch.Tensor) -> str:
         ["stage", "output", "parameters", "MMACs", "kernel norm MMACs"],
         [["input", shape, "", "", ""], *rows, total],
     )
-    return f"{table}\n\nweights {weight_bytes(net) / 2**20:.1f} MiB in float32"
+    mult_adds = count_mult_adds(net, example) / len(example)
+    return (
+        f"{table}\n\nmult-adds as torchinfo counts {mult_adds / 1e6:.2f} M an image, "
+        f"{128 * mult_adds / 1e9:.2f} G a batch of 128\n"
+        f"weights {weight_bytes(net) / 2**20:.1f} MiB in float32"
+    )
 
 
 def option_table(net: nn.Module, names: Sequence[str]) -> str:

@@ -2,7 +2,9 @@
 
 from knorm.checkpoints import convert_norm_torch_state_dict
 from knorm.models import (
+    cifar_nets,
     compact,
+    convmixer,
     convnext,
     deeplab,
     densenet,
@@ -11,14 +13,19 @@ from knorm.models import (
     knresnet_fcn,
     preact_resnet,
     resnet,
+    resnet_like,
+    resnext,
     tricks,
+    vgg,
     wide_resnet,
 )
 from knorm.models.registry import create_model, list_models, model_options, register_model
 
 __all__ = [
+    "cifar_nets",
     "compact",
     "convert_norm_torch_state_dict",
+    "convmixer",
     "convnext",
     "create_model",
     "deeplab",
@@ -31,6 +38,9 @@ __all__ = [
     "preact_resnet",
     "register_model",
     "resnet",
+    "resnet_like",
+    "resnext",
     "tricks",
+    "vgg",
     "wide_resnet",
 ]

@@ -16,6 +16,7 @@ from knorm.models.registry import register_model
 from knorm.models.resnet import (
     ROWS,
     BlockForm,
+    Channels,
     Geometry,
     ResNetOptions,
     ResNetRow,
@@ -43,33 +44,31 @@ class PreActResNetOptions(ResNetOptions):
 class PreActBlock(nn.Module):
     """body(a) + shortcut, where a = act(norm(x)) and the shortcut is x or its 1x1 convolution of a.
 
-    (N, in_channels, H, W) -> (N, expansion * width, H', W').
+    (N, inputs, H, W) -> (N, outputs, H', W').
     """
 
     def __init__(
         self,
         options: ResNetOptions,
         form: BlockForm,
-        in_channels: int,
-        width: int,
+        channels: Channels,
         geometry: Geometry,
     ):
         super().__init__()
         layers: dict[str, nn.Module | None] = {}
-        for i, conv in enumerate(form.convs(in_channels, width, geometry), start=1):
+        for i, conv in enumerate(form.convs(channels, geometry), start=1):
             if layers:
                 layers[f"norm{i}"] = options.make_preact_norm(conv["in_channels"])
                 layers[f"act{i}"] = options.make_act()
             layers[f"conv{i}"] = options.make_conv(**conv)
         self.preact = sequence(
-            norm=options.make_preact_norm(in_channels),
+            norm=options.make_preact_norm(channels.inputs),
             act=options.make_act(),
         )
         self.body = sequence(**layers)
         self.shortcut: nn.Module | None = None
-        out_channels, stride = width * form.expansion, geometry.stride
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = options.make_conv(in_channels, out_channels, 1, stride)
+        if geometry.stride != 1 or channels.inputs != channels.outputs:
+            self.shortcut = options.make_conv(channels.inputs, channels.outputs, 1, geometry.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         activated = self.preact(x)
@@ -90,7 +89,7 @@ class PreActResNet(Classifier):
     def __init__(self, row: ResNetRow, **given: Any):
         options = PreActResNetOptions(**given)
         features = sequence(
-            stem=options.make_preact_stem(64),
+            stem=options.make_preact_stem(row.stem_channels),
             stem_pool=options.make_stem_pool(),
             **residual_stages(PreActBlock, row, options),
             norm=options.make_final_norm(row.num_features) if options.final_norm else None,

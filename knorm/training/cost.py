@@ -1,6 +1,7 @@
 """What a net and a run cost: parameters, multiplications, memory.
 
-MACs are multiply-accumulates; each is two floating-point operations (FLOPs = 2 x MACs).
+MACs are multiply-accumulates; each is two floating-point operations (FLOPs = 2 x MACs). Papers
+count them in two ways: `count_macs`, and `count_mult_adds` where they took torchinfo's.
 """
 
 import math
@@ -19,6 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from knorm import KernelNorm1d, KernelNorm2d, KernelNorm3d, KNConv1d, KNConv2d, KNConv3d
 
 KN_CONVS = (KNConv1d, KNConv2d, KNConv3d)
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVS += (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 KERNEL_NORMS = (KernelNorm1d, KernelNorm2d, KernelNorm3d)
 
 
@@ -58,6 +61,26 @@ def count_macs(net: nn.Module, example: Tensor) -> int:
     What kernel normalization does besides its convolution is in `macs_by_module`.
     """
     return macs_by_module(net, example)[""].products
+
+
+def count_mult_adds(net: nn.Module, example: Tensor) -> int:
+    """What torchinfo calls the total mult-adds of one forward pass in evaluation mode.
+
+    Of a convolution all weights and biases at every position of the output, of any other layer all
+    parameters once a sample. Papers that took this number often mean a whole batch by it.
+    """
+    total = 0
+
+    def note(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
+        nonlocal total
+        out = out[0] if isinstance(out, tuple) else out
+        positions = math.prod(out.shape[2:]) if isinstance(module, CONVS) else 1
+        total += sum(p.numel() for p in module.parameters()) * len(out) * positions
+
+    leaves = {name: module for name, module in net.named_modules() if not [*module.children()]}
+    with _watched(leaves, note), _evaluating(net, example):
+        net(example)
+    return total
 
 
 def macs_by_module(net: nn.Module, example: Tensor) -> dict[str, Macs]:
@@ -163,15 +186,22 @@ def _watched(
             hook.remove()
 
 
-def _flops(net: nn.Module, example: Tensor) -> dict[str, dict[Any, int]]:
-    """Operation -> floating-point operations, for every module by its dotted name."""
+@contextmanager
+def _evaluating(net: nn.Module, example: Tensor) -> Iterator[None]:
+    """Inside, the net is in evaluation mode, without gradients; random numbers stay as they are."""
     was_training = net.training
     net.eval()
-    counter = FlopCounterMode(display=False)
     devices = [example.device] if example.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices), counter:
-        net(example)
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        yield
     net.train(was_training)
+
+
+def _flops(net: nn.Module, example: Tensor) -> dict[str, dict[Any, int]]:
+    """Operation -> floating-point operations, for every module by its dotted name."""
+    counter = FlopCounterMode(display=False)
+    with _evaluating(net, example), counter:
+        net(example)
     root = type(net).__name__
     counts = counter.get_flop_counts()
     names = {name: name.removeprefix(root).removeprefix(".") for name in counts}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from knorm.training.cost import count_macs, count_parameters, peak_memory
+from knorm.training.cost import count_macs, count_mult_adds, count_parameters, peak_memory
 from knorm.training.environment import device_name
 from knorm.training.folder import BEST, LAST, RESULT
 from knorm.training.launch import strategy
@@ -66,6 +66,7 @@ def result_of(
         "results": rows,
         "parameters": count_parameters(trainer.net),
         "macs": count_macs(trainer.net, work.example()),
+        "mult_adds": count_mult_adds(trainer.net, work.example()),
         "training_seconds": seconds,
         "samples_per_second": trainer.step * recipe.batch_size / seconds,
         "data_wait": sum(row["data_wait"] * row["seconds"] for row in run.rows) / seconds,

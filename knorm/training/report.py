@@ -67,6 +67,7 @@ def cost_table(result: Row) -> str:
         [
             ["parameters", f"{result['parameters']:,}"],
             ["MACs per sample (convolutions and products)", f"{result['macs']:,}"],
+            ["mult-adds per sample (as torchinfo counts)", f"{result['mult_adds']:,}"],
             ["training", in_time(result["training_seconds"])],
             ["samples/s in training", f"{result['samples_per_second']:.0f}"],
             ["part of it spent waiting for data", f"{100 * result['data_wait']:.1f} %"],

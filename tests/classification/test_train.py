@@ -59,7 +59,7 @@ def test_a_run_folder_tells_the_whole_story(folder, result):
     assert result["parameters"] == sum(
         tensor.numel() for tensor in load_file(folder / "last" / "model.safetensors").values()
     )
-    assert result["macs"] > 0
+    assert 0 < result["macs"] < result["mult_adds"]
     assert result["seconds"] > result["training_seconds"] > 0
     assert result["memory_bytes"] > 2**20
 

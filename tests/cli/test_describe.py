@@ -21,6 +21,14 @@ def test_a_net_is_told_with_its_options_norms_and_stages(capsys):
     assert float(lines["all"][3]) > 0
 
 
+def test_both_counts_of_multiplications_are_told(capsys):
+    describe.main(["resnetlike"])
+    lines = capsys.readouterr().out.splitlines()
+    (total,) = (line.split() for line in lines if line.startswith("all"))
+    assert total[2] == "69.44"
+    assert "mult-adds as torchinfo counts 69.88 M an image, 8.95 G a batch of 128" in lines
+
+
 def test_a_net_for_segmentation_is_told_for_images_of_streets(capsys):
     describe.main(["deeplabv3plus", "--option", "backbone=resnet18"])
     out = capsys.readouterr().out

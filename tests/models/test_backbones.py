@@ -21,6 +21,8 @@ def test_every_net_of_ours_is_a_backbone(backbone):
     for stem in ("imagenet", "cifar"):
         x = torch.empty(1, 3, 65, 98, device="meta")
         for name, options in (("fcn", {}), ("deeplabv3plus", {"output_stride": None})):
+            if (backbone, stem, name) == ("convmixer", "imagenet", "deeplabv3plus"):
+                continue  # patches of 7 x 7 leave no fine map
             net = meta_net(name, backbone=backbone, stem=stem, **options)
             assert net(x).shape == (1, 3, 65, 98)
 

@@ -70,7 +70,7 @@ def test_models_belong_to_tasks():
 WRONG = {
     "name": (
         {"name": "resnett18"},
-        r"unknown model 'resnett18'; did you mean 'resnet18'\? \(choose from convnext_base",
+        r"unknown model 'resnett18'; did you mean 'resnet18'\? \(choose from convmixer",
     ),
     "option": (
         {"droput_p": 0.1},

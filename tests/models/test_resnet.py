@@ -1,10 +1,13 @@
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 
 from knorm.checkpoints import convert_torchvision_resnet_state_dict
+from knorm.kernel import KNConv2d
 from knorm.models import create_model
-from knorm.models.resnet import Geometry, stage_geometries
+from knorm.models.resnet import Geometry, ResidualBlock, stage_geometries
 
 # (10, 100, 1000 classes) with either stem, after the published code; None: not listed.
 COUNTS = {
@@ -124,3 +127,69 @@ def test_convolutions_start_normal_by_fan_out_and_norms_at_one():
     assert conv.weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
     norms = [m for m in net.modules() if isinstance(m, nn.GroupNorm)]
     assert all((m.weight == 1).all() and (m.bias == 0).all() for m in norms)
+
+
+def kinds(net):
+    """How many norms there are of each kind."""
+    norms = (nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, KNConv2d)
+    return Counter(type(m).__name__ for m in net.modules() if isinstance(m, norms))
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"),
+    [("group", "GroupNorm"), ("instance", "InstanceNorm2d"), ("kernel", "KNConv2d")],
+)
+def test_norms_of_the_stem_alone_leave_19_batch_norms_in_resnet18(norm, kind):
+    with torch.device("meta"):
+        stem, every = (
+            create_model("resnet18", norm=norm, norm_scope=scope) for scope in ("stem", "all")
+        )
+    assert kinds(stem) == {kind: 1, "BatchNorm2d": 19}
+    assert kinds(every) == {kind: 20}
+    assert isinstance(stem.features.stem.unit, KNConv2d) is (norm == "kernel")
+
+
+def test_options_of_the_norm_go_to_the_stem_alone_where_its_norm_is():
+    options = {"norm": "batch", "norm_options": {"momentum": 0.5}, "norm_scope": "stem"}
+    net = create_model("resnet10", **options)
+    momenta = [m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert momenta == [0.5] + [0.1] * 11
+
+
+@pytest.mark.parametrize(
+    ("name", "bare", "blocks"),
+    [("resnet10", 1, 4), ("resnet18", 5, 8), ("resnet34", 13, 16), ("resnet50", 12, 16)],
+)
+def test_without_identity_skips_only_projections_are_left(name, bare, blocks):
+    with torch.device("meta"):
+        skipping, bare_net = (create_model(name, identity_skip=skip) for skip in (True, False))
+
+    def shortcuts(net):
+        return [m.shortcut for m in net.modules() if isinstance(m, ResidualBlock)]
+
+    assert len(shortcuts(skipping)) == len(shortcuts(bare_net)) == blocks
+    assert sum(isinstance(s, nn.Identity) for s in shortcuts(skipping)) == bare
+    assert sum(s is None for s in shortcuts(bare_net)) == bare
+    assert [*skipping.state_dict()] == [*bare_net.state_dict()]
+
+
+def test_a_block_without_a_skip_gives_its_branch_alone():
+    torch.manual_seed(0)
+    net = create_model("resnet10", identity_skip=False, stem="cifar").eval()
+    block, x = net.features.layer1[0], torch.randn(2, 64, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(block(x), block.body(x).relu())
+        block.shortcut = nn.Identity()
+        assert torch.equal(block(x), (block.body(x) + x).relu())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"identity_skip": 1}, "identity_skip takes True or False, got 1"),
+        ({"norm_scope": "stme"}, "unknown norm_scope 'stme'; did you mean 'stem'"),
+    ],
+)
+def test_mistakes_raise_one_clear_line(options, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("resnet18", **options)

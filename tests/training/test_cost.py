@@ -7,12 +7,29 @@ from knorm.models import create_model
 from knorm.training.cost import (
     Macs,
     count_macs,
+    count_mult_adds,
     count_parameters,
     macs_by_module,
     peak_memory,
     stages,
     weight_bytes,
 )
+
+# GMACs as published and exactly, of 128 images, and MACs of one; after
+# theabhirath/cifar10-experiments.
+COMPACT = {
+    ("vgglike", ()): ("11.28", 11_279_893_760, 87_917_824),
+    ("resnetlike", ()): ("8.95", 8_945_149_184, 69_437_952),
+    ("resnetlike", (("vanilla_chunks", 2), ("bottleneck_chunks", 3))): (
+        "16.73",
+        16_731_415_808,
+        130_197_504,
+    ),
+    ("resnextlike", ()): ("19.19", 19_190_564_096, 148_329_472),
+    ("resnextlike", (("chunks", 4),)): ("21.23", 21_234_500_864, 164_247_552),
+    ("densenetlike", ()): ("16.30", 16_297_234_688, 126_510_210),
+    ("densenetlike", (("chunks", 5), ("growth", 16))): ("28.75", 28_754_815_232, 223_561_740),
+}
 
 
 def net_of(norm, **options):
@@ -34,6 +51,27 @@ def test_macs_are_those_of_convolutions_and_matrix_products():
     assert count_macs(net, torch.zeros(1, 2, 5, 5)) == 25 * 4 * 2 * 9 + 100 * 7
     assert net.training
     assert count_macs(nn.ReLU(), torch.zeros(3)) == 0
+
+
+def test_mult_adds_are_all_parameters_of_convolutions_at_every_position_of_others_once():
+    parts = (nn.Conv2d(2, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 7))
+    expected = 3 * (4 * 4 * (2 * 9 + 1) + 2 * 4 + 7 * 16 + 7)
+    net = nn.Sequential(*parts)
+    assert count_mult_adds(net, torch.zeros(3, 2, 5, 5)) == expected
+    assert net.training
+    again = nn.Linear(3, 3, bias=False)
+    assert count_mult_adds(nn.Sequential(again, nn.ReLU(), again), torch.zeros(1, 3)) == 2 * 9
+    assert count_mult_adds(KNConv2d(2, 4, 3), torch.zeros(1, 2, 5, 5)) == 9 * 4 * (2 * 9 + 1)
+
+
+def test_mult_adds_of_the_compact_nets_are_the_published_gmacs_of_128_images():
+    for (name, options), (published, mult_adds, macs) in COMPACT.items():
+        with torch.device("meta"):
+            net = create_model(name, num_classes=10, **dict(options))
+            counted = count_mult_adds(net, torch.zeros(128, 3, 32, 32))
+            assert count_macs(net, torch.zeros(1, 3, 32, 32)) == macs
+        assert counted == mult_adds
+        assert f"{counted / 1e9:.2f}" == published
 
 
 def test_kernel_normalization_is_counted_apart():

@@ -37,6 +37,7 @@ def result():
         "memory_bytes": 2**30,
         "parameters": 1_234_567,
         "macs": 89_000_000,
+        "mult_adds": 90_000_000,
         "results": [
             {"split": "test", "weights": "best", "metric": "top1", "value": 0.5, "count": 9},
             {"split": "val", "weights": "last", "metric": "loss", "value": None, "count": 9},
