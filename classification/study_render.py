@@ -9,6 +9,7 @@ from knorm.training.report import in_time
 from knorm.training.tables import markdown, spread
 
 LAST, BEST = "test.top1", "best.test.top1"
+MACS = {"macs": "MMACs", "mult_adds": "mult-adds (M)"}
 PICTURES = {
     "bars": "test accuracy of each row",
     "parameters": "accuracy against parameters",
@@ -71,7 +72,7 @@ def cells_of(label: str, rows: Sequence[Row]) -> dict[str, str]:
         "published %": f"{float(published):.2f}" if published else "",
         "difference": "" if difference is None else f"{difference:+.2f}",
         "parameters": parameters(first),
-        **{heading: f"{float(first[name]) / 1e6:.1f}" for name, heading in macs(first).items()},
+        **{heading: spread(numbers(rows[:1], name, 1e-6), 1) for name, heading in MACS.items()},
         "training time": in_time(statistics.fmean(numbers(rows, "training_seconds"))),
         "peak MiB": spread(numbers(rows, "memory_bytes", 2**-20), 0),
     }
@@ -83,12 +84,6 @@ def parameters(row: Row) -> str:
     if not published or int(published) == own:
         return f"{own:,}"
     return f"{own:,} (published {int(published):,})"
-
-
-def macs(row: Row) -> dict[str, str]:
-    """Column -> heading of every way to count multiply-accumulates, in millions."""
-    names = [name for name in row if name.startswith("macs") and row[name]]
-    return {name: " ".join(["MMACs", *name.split("_")[1:]]) for name in names}
 
 
 def numbers(rows: Sequence[Row], column: str, factor: float = 1.0) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from classification.study_labels import baseline_of, in_full, labels_of, table_of
 from classification.study_records import Found, done_runs, identify
-from classification.study_render import render
+from classification.study_render import MACS, render
 from classification.study_rows import Row, Study
 from knorm.training import compare
 from knorm.training.compare import Record, read_run
@@ -119,7 +119,7 @@ def line_of(table: Table, group: Group, entry: Entry) -> dict[str, Any]:
         for row in record.result["results"]
         if row["metric"] in ("top1", "loss")
     }
-    macs = {name: value for name, value in record.result.items() if name.startswith("macs")}
+    macs = {name: record.result[name] for name in MACS if name in record.result}
     surroundings = ("device", "processes", "threads", "python")
     return {
         "table": table.title,
