@@ -30,8 +30,8 @@ def augmented(
     if augment.resized_crop is not None:
         images = cropped(images, samples, augment, key)
     images = shifted(images, samples.to(images.device), augment, key)
-    if augment.policy is not None:
-        images = apply_policy(augment.policy, images, samples, mix(key, POLICY))
+    if augment.policies:
+        images = apply_policy(augment.policies, images, samples, mix(key, POLICY))
     if augment.affine != Affine():
         images = moved(images, samples, augment.affine, mix(key, AFFINE))
     if augment.jitter != Jitter():

@@ -75,8 +75,9 @@ class Augment:
     """black pixels put around an image, of which its size is cropped; null: 4, or 0 for digits"""
     flip: bool | None = None
     """mirror half of the images; null: yes, but not for digits"""
-    policy: PolicyName | None = None
-    """AutoAugment's policy of that name (arXiv:1805.09501) or TrivialAugmentWide (2103.10158)"""
+    policy: PolicyName | list[PolicyName] | None = None
+    """AutoAugment's policy of that name (arXiv:1805.09501) or TrivialAugmentWide (2103.10158); of
+    several each image draws one"""
     affine: Affine = field(default_factory=Affine)
     jitter: Jitter = field(default_factory=Jitter)
     erasing: float = 0.0
@@ -100,9 +101,16 @@ class Augment:
                 )
         check_positive("augment.resized_crop_ratio", self.resized_crop_ratio[0])
         check_interval("augment.resized_crop_ratio", self.resized_crop_ratio, 0, LARGEST)
+        if self.policy == []:
+            raise ValueError("augment.policy needs at least one policy; null: none")
         check_range("augment.erasing", self.erasing, 0, 1)
         for name in ("mixup", "cutmix"):
             check_range(f"augment.{name}", getattr(self, name), 0, LARGEST)
+
+    @property
+    def policies(self) -> list[PolicyName]:
+        """Of which each image draws one; empty where there is none."""
+        return [self.policy] if isinstance(self.policy, str) else self.policy or []
 
     @property
     def mixes(self) -> bool:

@@ -84,8 +84,8 @@ def check_packages(data: Data, augment: Augment) -> None:
     needed = {"a run's picture": "matplotlib"}
     if data.name in PACKAGES:
         needed[f"data.name {data.name}"] = PACKAGES[data.name]
-    if augment.policy is not None:
-        needed[f"augment.policy {augment.policy}"] = "torchvision"
+    if augment.policies:
+        needed[f"augment.policy {', '.join(augment.policies)}"] = "torchvision"
     for what, module in needed.items():
         if find_spec(module) is None:
             raise UserMistakeError(f"{what} needs {module}: {how_to_install(module)}")

@@ -5,7 +5,7 @@ What the papers leave open (the point that a shear leaves alone, black outside, 
 is as in torchvision.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from knorm.training.seeds import draw, mix, uniform
 from knorm.vision import operations
 from knorm.vision.operations import Operation
 
-ROW, STRENGTH, SIGN, HAPPENS = range(4)  # what a draw is for
+ROW, STRENGTH, SIGN, HAPPENS, WHICH = range(5)  # what a draw is for
 AUTO_BINS, WIDE_BINS = 10, 31  # strengths that an operation can have
 
 
@@ -165,10 +165,20 @@ AUTOAUGMENT = {
 Turn = tuple[Tensor, Tensor]  # operation (number in NAMES; -1: none) and strength, (N,) on the CPU
 
 
-def apply_policy(policy: PolicyName, images: Tensor, samples: Tensor, key: int) -> Tensor:
-    """uint8 images (N, C, H, W), changed by what their sample numbers (N,) draw."""
-    for chosen, strengths in TURNS[policy](key, samples.cpu(), images.shape[2], images.shape[3]):
-        images = operations.apply(OPERATIONS, images, chosen, strengths)
+def apply_policy(
+    policies: Sequence[PolicyName], images: Tensor, samples: Tensor, key: int
+) -> Tensor:
+    """uint8 images (N, C, H, W), changed by what their sample numbers (N,) draw.
+
+    Each image first draws one of the policies, all equally probable.
+    """
+    samples = samples.cpu()
+    which = draw(mix(key, WHICH), samples, len(policies))
+    for number, policy in enumerate(policies):
+        others = which != number
+        for chosen, strengths in TURNS[policy](key, samples, *images.shape[2:]):
+            chosen = chosen.masked_fill(others, -1)
+            images = operations.apply(OPERATIONS, images, chosen, strengths)
     return images
 
 

@@ -34,6 +34,7 @@ class Split(Protocol):
     labels: Tensor
     device: torch.device
 
+    def __len__(self) -> int: ...
     def images(self, samples: Tensor) -> Tensor: ...
     def subset(self, samples: Tensor) -> "Split": ...
     def fingerprint(self) -> str: ...
@@ -54,6 +55,9 @@ class ResidentSplit:
     def __init__(self, pixels: Tensor, labels: Tensor):
         assert len(pixels) == len(labels)
         self.pixels, self.labels, self.device = pixels, labels, pixels.device
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def images(self, samples: Tensor) -> Tensor:
         return self.pixels[samples]
@@ -85,6 +89,9 @@ class FolderSplit:
     ):
         """`geometry`: side of the squares, shorter side of the images they are cropped from."""
         self.paths, self.labels, self.geometry, self.pool = paths, labels, geometry, pool
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def images(self, samples: Tensor) -> Tensor:
         return self._stacked(lambda path: read_middle(path, *self.geometry), self._paths(samples))

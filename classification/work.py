@@ -1,12 +1,11 @@
 """Classification as work for the core: images, labels, and how often they agree."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Generic, Self
+from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -15,8 +14,8 @@ from classification.data import Batch, ImageData, training_windows
 from classification.outcome import write_pictures
 from classification.task import Classification, evaluate_split, score
 from classification.weights import first_weights
+from knorm.training.data_work import DataWork
 from knorm.training.loop import Sums, Window
-from knorm.training.nets import check_takes, make_model
 from knorm.training.optim import make_optimizer
 from knorm.training.run import Run
 from knorm.training.sampling import Cut, Sampling
@@ -27,18 +26,11 @@ REHEARSED = 2  # batches of a split that a dry run evaluates
 
 
 @dataclass(frozen=True)
-class ClassificationWork(Generic[AnyRecipe]):
+class ClassificationWork(DataWork[AnyRecipe, ImageData]):
     """A recipe with its data, see `knorm.training.work.Work`."""
-
-    recipe: AnyRecipe
-    data: ImageData
 
     scores = ("top1", "top1_flip", "top5", "loss")
     logged = ("loss", "top1", "count")
-
-    @property
-    def accelerator(self) -> Accelerator:
-        return self.data.accelerator
 
     @cached_property
     def task(self) -> Classification:
@@ -47,21 +39,21 @@ class ClassificationWork(Generic[AnyRecipe]):
         return Classification(recipe.loss, len(self.data.classes), test_flip=recipe.test_flip)
 
     @property
-    def sizes(self) -> dict[str, int]:
-        return {name: len(split.labels) for name, split in self.data.splits.items()}
+    def classes(self) -> list[str]:
+        return self.data.classes
+
+    @property
+    def in_chans(self) -> int:
+        return self.recipe.data.facts.in_chans
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        height, width = self.data.splits["train"].images(FIRST).shape[2:]
+        return height, width
 
     @property
     def rehearsed(self) -> int:
         return REHEARSED * self.recipe.eval_batch_size
-
-    def of(self, recipe: AnyRecipe) -> Self:
-        return replace(self, recipe=recipe)
-
-    def few(self, count: int) -> Self:
-        data = self.data
-        for split in data.splits.keys() - {"train"}:
-            data = data.first(split, count)
-        return replace(self, data=data)
 
     def describe(self) -> str:
         settings = self.recipe.data
@@ -69,46 +61,15 @@ class ClassificationWork(Generic[AnyRecipe]):
         augment = self.recipe.augment.in_words()
         return f"{settings.name}  {sizes}  {settings.scaling}  {augment}"
 
-    def facts(self) -> dict[str, Any]:
-        data = self.data
-        return {
-            "model": asdict(self.recipe.model),
-            "num_classes": len(data.classes),
-            "in_chans": self.recipe.data.facts.in_chans,
-            "classes": data.classes,
-            "mean": data.mean.flatten().tolist(),
-            "std": data.std.flatten().tolist(),
-        }
-
-    def fingerprint(self, split: str) -> str:
-        return self.data.splits[split].fingerprint()
-
-    def check_net(self) -> None:
-        height, width = self.data.splits["train"].images(FIRST).shape[2:]
-        check_takes(self.recipe.model, **self._shape(), height=height, width=width)
-
     def first_weights(self) -> Weights[Recipe] | None:
         return first_weights(self.recipe)
-
-    def make_net(self, weights: Weights[Any] | None) -> nn.Module:
-        recipe, data = self.recipe, self.data
-        net = make_model(recipe.model, **self._shape(), seed=recipe.seed, weights=weights)
-        return net.to(data.accelerator.device).to(memory_format=data.memory_format)
 
     def make_optimizer(self, net: nn.Module) -> Optimizer:
         return make_optimizer(self.recipe.optim, net)
 
     def cut(self) -> Sampling:
-        recipe = self.recipe
-        return Sampling(
-            num_samples=self.sizes["train"],
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            drop_last=recipe.drop_last,
-            passes=recipe.accumulation,
-            repeats=recipe.augment.repeats,
-            together=recipe.augment.together,
-        )
+        augment = self.recipe.augment
+        return replace(super().cut(), repeats=augment.repeats, together=augment.together)
 
     def windows(self, cut: Cut, epoch: int, first_step: int = 0) -> Iterator[Window[Batch]]:
         return training_windows(self.data, self.recipe.augment, cut, epoch, first_step)
@@ -118,12 +79,10 @@ class ClassificationWork(Generic[AnyRecipe]):
 
     def made_up(self, count: int, seed: int) -> Batch:
         generator = torch.Generator().manual_seed(seed)
-        shape = self.data.splits["train"].images(FIRST).shape[1:]
-        pixels = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
-        labels = torch.randint(0, len(self.data.classes), (count,), generator=generator)
-        device = self.accelerator.device
-        labels = labels.to(device)
-        return Batch(self.data.inputs(pixels.to(device)), labels, labels, count)
+        pixels = self.made_up_pixels(count, generator)
+        labels = torch.randint(0, len(self.classes), (count,), generator=generator)
+        labels = labels.to(pixels.device)
+        return Batch(self.data.inputs(pixels), labels, labels, count)
 
     def example(self) -> Tensor:
         image = self.data.splits["test"].images(FIRST)
@@ -143,11 +102,6 @@ class ClassificationWork(Generic[AnyRecipe]):
 
     def write_pictures(self, run: Run, details: Tensor, weights: str) -> dict[str, Any]:
         return write_pictures(run, details, weights)
-
-    def _shape(self) -> dict[str, int]:
-        """Of what goes into the net and what comes out."""
-        in_chans = self.recipe.data.facts.in_chans
-        return {"num_classes": len(self.data.classes), "in_chans": in_chans}
 
 
 FIRST = torch.zeros(1, dtype=torch.long)

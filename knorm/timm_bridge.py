@@ -1,4 +1,4 @@
-"""The suite's nets among timm's: importing this module registers them.
+"""The suite's nets among timm's: importing this module registers them, but for those of one study.
 
     import knorm.timm_bridge
     timm.create_model("knresnet50", features_only=True, out_indices=(1, 2, 3, 4))

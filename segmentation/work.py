@@ -1,21 +1,20 @@
 """Segmentation as work for the core: images, their labels, and how well they overlap."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from knorm.training.data_work import DataWork
 from knorm.training.loop import Sums, Window
-from knorm.training.nets import check_takes, make_model
 from knorm.training.optim import make_optimizer
 from knorm.training.run import Run
-from knorm.training.sampling import Cut, Sampling
-from knorm.training.weights import Beginning, Weights
+from knorm.training.sampling import Cut
+from knorm.training.weights import Weights
 from knorm.training.work import Evaluated, Numbers
 from segmentation.classes import IGNORE
 from segmentation.config import AnyRecipe, Recipe
@@ -42,37 +41,30 @@ class Details(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SegmentationWork(Generic[AnyRecipe]):
+class SegmentationWork(DataWork[AnyRecipe, SegmentationData]):
     """A recipe with its data, see `knorm.training.work.Work`."""
-
-    recipe: AnyRecipe
-    data: SegmentationData
 
     scores = ("miou", "pixel_accuracy", "mean_accuracy", "category_miou", "loss")
     logged = ("loss", "pixel_accuracy", "count")
     rehearsed = REHEARSED
 
-    @property
-    def accelerator(self) -> Accelerator:
-        return self.data.accelerator
-
     @cached_property
     def criterion(self) -> Criterion:
         """The loss of images."""
-        return Criterion(self.recipe.loss, self._classes, self.accelerator.device)
+        return Criterion(self.recipe.loss, len(self.classes), self.accelerator.device)
 
     @property
-    def sizes(self) -> dict[str, int]:
-        return {name: len(split) for name, split in self.data.splits.items()}
+    def classes(self) -> list[str]:
+        return list(self.data.classes.names)
 
-    def of(self, recipe: AnyRecipe) -> Self:
-        return replace(self, recipe=recipe)
+    @property
+    def in_chans(self) -> int:
+        return IN_CHANS
 
-    def few(self, count: int) -> Self:
-        data = self.data
-        for split in data.splits.keys() - {"train"}:
-            data = data.first(split, count)
-        return replace(self, data=data)
+    @property
+    def image_size(self) -> tuple[int, int]:
+        assert self.recipe.augment.crop is not None  # as the recipe sees to it
+        return self.recipe.augment.crop
 
     def describe(self) -> str:
         settings = self.recipe.data
@@ -81,47 +73,15 @@ class SegmentationWork(Generic[AnyRecipe]):
         return f"{settings.name}  {sizes}  {settings.scaling}  {augment}"
 
     def facts(self) -> dict[str, Any]:
-        data = self.data
-        return {
-            "model": asdict(self.recipe.model),
-            "num_classes": self._classes,
-            "in_chans": IN_CHANS,
-            "classes": list(data.classes.names),
-            "colors": [list(color) for color in data.classes.colors],
-            "mean": data.mean.flatten().tolist(),
-            "std": data.std.flatten().tolist(),
-        }
-
-    def fingerprint(self, split: str) -> str:
-        return self.data.splits[split].fingerprint()
-
-    def check_net(self) -> None:
-        height, width = self._crop
-        shape = {"num_classes": self._classes, "in_chans": IN_CHANS}
-        check_takes(self.recipe.model, **shape, height=height, width=width)
+        return super().facts() | {"colors": [list(color) for color in self.data.classes.colors]}
 
     def first_weights(self) -> Weights[Recipe] | Backbone | None:
         return first_weights(self.recipe)
-
-    def make_net(self, weights: Beginning | None) -> nn.Module:
-        shape = {"num_classes": self._classes, "in_chans": IN_CHANS}
-        net = make_model(self.recipe.model, **shape, seed=self.recipe.seed, weights=weights)
-        return net.to(self.accelerator.device).to(memory_format=self.data.memory_format)
 
     def make_optimizer(self, net: nn.Module) -> Optimizer:
         head = self.recipe.head_rate
         return make_optimizer(
             self.recipe.optim, net, lambda name: 1.0 if name.startswith(BACKBONE) else head
-        )
-
-    def cut(self) -> Sampling:
-        recipe = self.recipe
-        return Sampling(
-            num_samples=self.sizes["train"],
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            drop_last=recipe.drop_last,
-            passes=recipe.accumulation,
         )
 
     def windows(self, cut: Cut, epoch: int, first_step: int = 0) -> Iterator[Window[Batch]]:
@@ -133,13 +93,11 @@ class SegmentationWork(Generic[AnyRecipe]):
         return loss_of(self.criterion, model, batch)
 
     def made_up(self, count: int, seed: int) -> Batch:
-        generator, size = torch.Generator().manual_seed(seed), (count, *self._crop)
-        shape = (count, IN_CHANS, *self._crop)
-        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        labels = torch.randint(0, self._classes, size, generator=generator)
+        generator, size = torch.Generator().manual_seed(seed), (count, *self.image_size)
+        pixels = self.made_up_pixels(count, generator)
+        labels = torch.randint(0, len(self.classes), size, generator=generator)
         labels[torch.rand(size, generator=generator) < VOID] = IGNORE
-        device = self.accelerator.device
-        return Batch(self.data.inputs(pixels.to(device)), labels.to(device), count)
+        return Batch(self.data.inputs(pixels), labels.to(pixels.device), count)
 
     def example(self) -> Tensor:
         image, _ = self.data.splits["test"].read(0)
@@ -154,7 +112,7 @@ class SegmentationWork(Generic[AnyRecipe]):
             evaluation_images(data, split),
             data.inputs,
             num_images=self.sizes[split],
-            num_classes=self._classes,
+            num_classes=len(self.classes),
             **asked,
         )
         examples: list[Example] = []
@@ -172,13 +130,3 @@ class SegmentationWork(Generic[AnyRecipe]):
     def write_pictures(self, run: Run, details: Details, weights: str) -> dict[str, Any]:
         classes = self.data.classes
         return write_pictures(run, details.matrix, details.examples, classes, weights)
-
-    @property
-    def _classes(self) -> int:
-        return len(self.data.classes.names)
-
-    @property
-    def _crop(self) -> tuple[int, int]:
-        """Height and width of what the net is trained on."""
-        assert self.recipe.augment.crop is not None  # as the recipe sees to it
-        return self.recipe.augment.crop

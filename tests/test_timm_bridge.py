@@ -151,6 +151,11 @@ def test_out_indices_choose_among_the_features():
     assert last.feature_info.reduction() == [8]
 
 
+def test_hidden_layers_are_refused():
+    with pytest.raises(ValueError, match="vgg11 with hidden layers"):
+        timm.create_model("knorm_vgg11", dense=[8])
+
+
 def test_intermediates_can_be_chosen_and_the_rest_left_out():
     net, x = small_net("knorm_resnet8", num_classes=5)
     with torch.no_grad():

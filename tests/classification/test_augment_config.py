@@ -48,6 +48,21 @@ def test_a_policy_needs_images_that_its_operations_know():
         parse_recipe([*arguments, "--augment.policy=svhn"])
 
 
+def test_policies_are_one_or_several():
+    def policies(value):
+        return parse_recipe(["--data.name=cifar10", f"--augment.policy={value}"]).augment.policies
+
+    assert policies("null") == []
+    assert policies("svhn") == ["svhn"]
+    assert policies("[svhn, trivial_wide]") == ["svhn", "trivial_wide"]
+    for wrong, message in (("[]", "at least one policy"), ("[svhn, cifar]", "policy")):
+        with pytest.raises(UserMistakeError, match=message) as mistake:
+            policies(wrong)
+        assert "\n" not in str(mistake.value)
+    augment = parse_recipe(["--data.name=cifar10", "--augment.policy=[svhn, cifar10]"]).augment
+    assert "policy ['svhn', 'cifar10']" in augment.in_words()
+
+
 def test_resized_crops_take_the_place_of_padded_ones():
     arguments = ["--data.name=cifar10", "--augment.resized_crop=[0.2,1]"]
     assert parse_recipe(arguments).augment.crop_padding == 0
@@ -60,7 +75,7 @@ def test_every_option_survives_the_run_folder(tmp_path):
         resized_crop=(0.1, 0.9),
         crop_padding=0,
         flip=True,
-        policy="trivial_wide",
+        policy=["trivial_wide", "svhn"],
         affine=Affine(degrees=10, scale=(0.9, 1.1)),
         jitter=Jitter(hue=0.1),
         erasing=0.1,

@@ -106,7 +106,7 @@ def test_a_policy_does_what_torchvision_does_with_the_same_draws(policy, channel
                 whole = round(strength) if NAMES[number] == "Posterize" else strength
                 expected[sample] = theirs(transform, expected[sample], NAMES[number], whole)
     difference = (
-        apply_policy(policy, pixels, samples, 9).int() - torch.stack(expected).int()
+        apply_policy([policy], pixels, samples, 9).int() - torch.stack(expected).int()
     ).abs()
     assert (difference > 1).float().mean() < 2e-3  # pixels midway between two others
     assert difference.gt(0).float().mean() < 1e-2
@@ -115,7 +115,22 @@ def test_a_policy_does_what_torchvision_does_with_the_same_draws(policy, channel
 @pytest.mark.parametrize("policy", TURNS)
 def test_a_policy_does_not_depend_on_the_batch(policy):
     pixels, samples = images(), torch.arange(40) * 7
-    together = apply_policy(policy, pixels, samples, 4)
+    together = apply_policy([policy], pixels, samples, 4)
     for part in torch.randperm(40).split(9):
-        assert torch.equal(apply_policy(policy, pixels[part], samples[part], 4), together[part])
-    assert not torch.equal(apply_policy(policy, pixels, samples, 5), together)
+        assert torch.equal(apply_policy([policy], pixels[part], samples[part], 4), together[part])
+    assert not torch.equal(apply_policy([policy], pixels, samples, 5), together)
+
+
+def test_each_image_draws_one_of_several_policies_all_equally_often():
+    pixels, samples = images(COUNT // 10), torch.arange(COUNT // 10)
+    policies = ["cifar10", "imagenet", "svhn", "trivial_wide"]
+    found = apply_policy(policies, pixels, samples, 9)
+    alone = torch.stack([apply_policy([policy], pixels, samples, 9) for policy in policies])
+    same = (found == alone).flatten(2).all(2)  # policy, sample
+    assert same.any(0).all()
+    certain = same[:, same.sum(0) == 1]
+    counts = certain.sum(1)
+    assert len(certain[0]) > COUNT // 20
+    assert (counts > 0.8 * counts.float().mean()).all()
+    part = torch.tensor([3, 77, 5])
+    assert torch.equal(apply_policy(policies, pixels[part], samples[part], 9), found[part])

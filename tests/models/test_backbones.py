@@ -1,5 +1,7 @@
 """Nets over backbones of ours and timm's."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,9 @@ from knorm.choices import NORM_KINDS
 from knorm.kernel import KNConv2d
 from knorm.models import create_model, list_models, register_model
 
-OURS = list_models()
+# Of a class of nets, those of many layers are rows of the same table.
+DEEP = re.compile(r"(34|50|101|152|161|169|201|40_4|vgg1[369]|small|base|large)$")
+OURS = [name for name in list_models() if not DEEP.search(name)]
 
 
 def meta_net(name, **options):
@@ -18,13 +22,10 @@ def meta_net(name, **options):
 
 @pytest.mark.parametrize("backbone", OURS)
 def test_every_net_of_ours_is_a_backbone(backbone):
-    for stem in ("imagenet", "cifar"):
-        x = torch.empty(1, 3, 65, 98, device="meta")
-        for name, options in (("fcn", {}), ("deeplabv3plus", {"output_stride": None})):
-            if (backbone, stem, name) == ("convmixer", "imagenet", "deeplabv3plus"):
-                continue  # patches of 7 x 7 leave no fine map
-            net = meta_net(name, backbone=backbone, stem=stem, **options)
-            assert net(x).shape == (1, 3, 65, 98)
+    x = torch.empty(1, 3, 65, 98, device="meta")
+    for name, stem in (("fcn", "imagenet"), ("deeplabv3plus", "cifar")):
+        net = meta_net(name, backbone=backbone, stem=stem, output_stride=None)
+        assert net(x).shape == (1, 3, 65, 98)
 
 
 @pytest.mark.parametrize("backbone", ["knresnet18", "knresnet50", "preact_resnet18"])
