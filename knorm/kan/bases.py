@@ -89,7 +89,7 @@ class Spline(Basis):
         self, x: Tensor, grad: Tensor, coefficients: Tensor | None = None
     ) -> tuple[Tensor, None]:
         offsets = self._offsets(x)
-        slope = self._powers(offsets.abs(), self.order - 1) * offsets.sign()
+        slope = self._powers(offsets.abs(), self.order - 1).copysign(offsets)
         return (slope * grad).sum(2).mul(-1 / self._step), None
 
     @property
@@ -100,17 +100,17 @@ class Spline(Basis):
     def _offsets(self, x: Tensor) -> Tensor:
         """Distance from the middle of every spline, in grid steps: (N, C, D, *space)."""
         first = self.grid_range[0] / self._step - (self.order - 1) / 2
-        return x.mul(1 / self._step).unsqueeze(2) - _along(self.num_functions, x) - first
+        return x.mul(1 / self._step).unsqueeze(2) - (_along(self.num_functions, x) + first)
 
     def _powers(self, distance: Tensor, power: int) -> Tensor:
         """The sum of truncated powers; of the order, or one less, which is minus the slope."""
         half = (self.order + 1) / 2
         total, reach = None, half - distance
         for k in range(math.ceil(half)):
-            reach = (reach if k == 0 else reach - 1).clamp_min(0)
+            reach = (reach if k == 0 else reach - 1).clamp_min_(0)
             raised = reach.pow(power) if power else (reach > 0).to(reach.dtype)
             factor = (-1) ** k * math.comb(self.order + 1, k) / math.factorial(power)
-            total = raised.mul(factor) if total is None else total.add(raised, alpha=factor)
+            total = raised.mul_(factor) if total is None else total.add_(raised, alpha=factor)
         assert total is not None
         return total
 
@@ -149,7 +149,7 @@ class Radial(Basis):
 
     def _offsets(self, x: Tensor) -> Tensor:
         low = self.grid_range[0] / self._step
-        return x.mul(1 / self._step).unsqueeze(2) - _along(self.grid_size, x) - low
+        return x.mul(1 / self._step).unsqueeze(2) - (_along(self.grid_size, x) + low)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +204,10 @@ class Gram(Polynomials):
     """Polynomials with a learnable recurrence, G_i = x G_(i-1) - b_i G_(i-2).
 
     There are degree + 1 learnable numbers w. With `start` "gram" the first two are added to
-    G_0 = 1 and G_1 = x, and b_i = w_i (2i-1) (i-1)^2 / (i^2 (4 (i-1)^2 - 1)); with all w_i 1, as
-    they begin, these are Gram's polynomials on i points. As published, b_i is w_(i-1) times the
-    same with a product for the quotient, up to 756 at degree 6, and w_0 and the last are unused.
+    G_0 = 1 and G_1 = x, and b_i = w_i (2i-1) (i-1)^2 / (i^2 (4 (i-1)^2 - 1)); with w_i = 1, where
+    they begin, b_i is that of Gram's polynomials on i points. As published, b_i is w_(i-1) times
+    the same with a product for the quotient, up to 756 at degree 6, and w_0 and w_degree are
+    unused.
     """
 
     start: Start = "gram"

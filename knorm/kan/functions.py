@@ -140,8 +140,8 @@ class WaveletConv(Function):
 
     @staticmethod
     def backward(ctx, *grad_outputs):
-        (grad,) = grad_outputs
         x, weight, scale, translation = ctx.saved_tensors
+        grad = grad_outputs[0].to(weight.dtype)
         geometry, mother = ctx.geometry, WAVELETS[ctx.wavelet]
         groups, space, kernel = geometry.groups, x.shape[2:], weight.shape[2:]
         size = _samples(x, groups, WAVELET_CHUNK)
@@ -162,8 +162,8 @@ class WaveletConv(Function):
             of_x.append(_sum(of_inputs).unflatten(-1, (len(part), *space)).movedim(2, 0))
             of_others.append([torch.cat(row, 1).flatten(0, 1) for row in zip(*rows, strict=True)])
         grad_w, grad_scale, grad_translation = (_sum(g) for g in zip(*of_others, strict=True))
-        grad_weight = grad_w.mT.reshape(weight.shape)
-        return torch.cat(of_x).flatten(1, 2), grad_weight, grad_scale, grad_translation, None, None
+        grad_x, grad_weight = torch.cat(of_x).flatten(1, 2), grad_w.mT.reshape(weight.shape)
+        return grad_x.to(x.dtype), grad_weight, grad_scale, grad_translation, None, None
 
 
 def _samples(x: Tensor, copies: int, chunk: dict[str, int]) -> int:

@@ -21,7 +21,7 @@ NORMS = {"instance_noaffine": ("instance", {"affine": False}), "batch_train": ("
 def basis_tables():
     """Name -> {(x, index): value}."""
     tables = defaultdict(dict)
-    for row in csv.DictReader((GOLDEN / "kan_basis.csv").open()):
+    for row in csv.DictReader((GOLDEN / "kan_basis.csv").read_text().splitlines()):
         tables[row["basis"]][float(row["x"]), int(row["index"])] = float(row["value"])
     return tables
 
