@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from classification.config import Recipe
 from classification.study_published import Standing
+from knorm.training.config import to_dict
 from knorm.training.folder import AUTO
 from knorm.training.recipes import is_part, leaves
-from knorm.training.run_settings import MAY_DIFFER, settings_of
+from knorm.training.run_settings import MAY_DIFFER
 
 Settings = Mapping[str, Any]
 
@@ -73,7 +72,7 @@ def make_row(
 
 def settings_in(recipe: Recipe) -> dict[str, Any]:
     """All that the numbers of a recipe's run depend on but the seed, by dotted name."""
-    return decisive(leaves(yaml.safe_load(settings_of(recipe)), "a recipe"))
+    return decisive(leaves(to_dict(recipe), "a recipe"))
 
 
 def decisive(settings: Settings) -> dict[str, Any]:

@@ -134,8 +134,12 @@ class AsWritten(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 def to_yaml(settings: Any) -> str:
     """A dataclass as YAML that `parse` reads back."""
-    plain = {key: _plain(value) for key, value in asdict(settings).items()}
-    return yaml.safe_dump(plain, sort_keys=False)
+    return yaml.safe_dump(to_dict(settings), sort_keys=False)
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A dataclass as its YAML is read back: nested mappings, lists."""
+    return {key: _plain(value) for key, value in asdict(settings).items()}
 
 
 def _plain(value: Any) -> Any:
