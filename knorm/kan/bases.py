@@ -158,13 +158,19 @@ class Polynomials(Basis):
 
     degree: int = 3
     """of the last one"""
+    constant: bool = True
+    """keep the one of degree 0, of which a norm after the layer leaves traces at borders only"""
 
     def __post_init__(self):
         _check_range("degree", self.degree, 1, MOST_DEGREE)
 
     @property
     def num_functions(self) -> int:
-        return self.degree + 1
+        return self.degree + self.constant
+
+    def _stacked(self, found: Sequence[Tensor]) -> Tensor:
+        """Those of degree 0, 1, ... as (N, C, D, *space)."""
+        return torch.stack(found if self.constant else found[1:], 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +181,7 @@ class Legendre(Polynomials):
         found = [torch.ones_like(x), x]
         for i in range(2, self.degree + 1):
             found.append((2 - 1 / i) * x * found[-1] - (1 - 1 / i) * found[-2])
-        return torch.stack(found, 2)
+        return self._stacked(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,11 +198,12 @@ class Chebyshev(Polynomials):
     def values(self, x: Tensor, coefficients: Tensor | None = None) -> Tensor:
         if self.form == "acos":
             angle = x.clamp(ACOS_MARGIN - 1, 1 - ACOS_MARGIN).acos()
-            return (angle.unsqueeze(2) * _along(self.num_functions, x)).cos()
+            first = 0 if self.constant else 1
+            return (angle.unsqueeze(2) * (_along(self.num_functions, x) + first)).cos()
         found = [torch.ones_like(x), x]
         for _ in range(2, self.degree + 1):
             found.append(2 * x * found[-1] - found[-2])
-        return torch.stack(found, 2)
+        return self._stacked(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +245,7 @@ class Gram(Polynomials):
             factor = factor * width if published else factor / width
             beta = factor * coefficients[i - 1 if published else i]
             found.append(x * found[-1] - beta * found[-2])
-        values = torch.stack(found, 2)
+        values = self._stacked(found)
         return F.silu(values) if self.silu else values
 
 

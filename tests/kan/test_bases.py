@@ -80,6 +80,18 @@ def test_the_pullback_is_that_of_autograd(name):
     torch.testing.assert_close(found, list(expected))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("legendre", {}), ("chebyshev", {}), ("chebyshev", {"form": "acos"}), ("gram", {})],
+)
+def test_d10_the_constant_function_may_be_left_out(name, options):
+    whole = make_basis(name, degree=4, **options)
+    compact = make_basis(name, degree=4, constant=False, **options)
+    x, numbers = torch.linspace(-0.9, 0.9, 8, dtype=torch.float64).view(1, 2, 4), numbers_of(whole)
+    assert (whole.num_functions, compact.num_functions) == (5, 4)
+    torch.testing.assert_close(compact.values(x, numbers), whole.values(x, numbers)[:, :, 1:])
+
+
 def test_gram_polynomials_begin_as_those_on_so_many_points():
     basis = make_basis("gram", degree=5, silu=False)
     numbers = torch.tensor(basis.first_coefficients(), dtype=torch.float64)

@@ -10,6 +10,7 @@ from knorm.models import create_model, list_models
 SMALL = {
     "resnet": ("resnet18", {}, 64),
     "preact_resnet": ("preact_resnet18", {}, 64),
+    "kan_nets": ("kannet4", {"conv": "kagn", "widths": (8, 8, 8, 16)}, 16),
     "knresnet": ("knresnet18", {"stem": "cifar"}, 16),
     "knresnet13": ("knresnet13", {"width": 0.25}, 32),
     "resnet8": ("resnet8", {"width": 0.25}, 32),
