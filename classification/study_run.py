@@ -18,6 +18,7 @@ from classification.work import ClassificationWork
 from knorm.training.config import to_yaml, told_with
 from knorm.training.cost import forget_peak_memory
 from knorm.training.files import check_folder, write_text
+from knorm.training.folder import has_config
 from knorm.training.launch import start
 from knorm.training.lock import locked
 from knorm.training.mistakes import InUseError, OneRankMistakeError, UserMistakeError, line_for
@@ -73,10 +74,7 @@ def check(study: Study, folder: Path) -> None:
 def check_place(row: Row, recipe: Recipe, study: Study) -> None:
     """Raise `UserMistakeError` where the run's folder holds a run of something else."""
     place = Path(recipe.run_dir or "")
-    state = state_of(place)
-    if state == "begun":
-        place_of(recipe)
-    elif state == "done" and identify(place, study).row is not row:
+    if has_config(place) and identify(place, study).row is not row:
         raise UserMistakeError(f"{place} is a run of another row of the study; move it away")
 
 
