@@ -60,5 +60,6 @@ def test_a_file_system_without_locks_is_noted(tmp_path, monkeypatch, capsys, num
 
 def test_locks_of_other_names_do_not_meet(tmp_path):
     with lock.locked(tmp_path), lock.locked(tmp_path, ".other.lock"):
-        with pytest.raises(InUseError), lock.locked(tmp_path, ".other.lock"):
-            pytest.fail("got in")
+        again = lock.locked(tmp_path, ".other.lock")
+        with pytest.raises(InUseError):
+            again.__enter__()
