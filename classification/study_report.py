@@ -146,7 +146,8 @@ def line_of(table: Table, group: Group, entry: Entry) -> dict[str, Any]:
 def data_in_words(settings: dict[str, Any]) -> str:
     """The data set, how much of it, and what is held out, from a run's own settings."""
     name, limit = settings["data.name"], settings["data.limit"]
-    words = [f"{name} in {settings['data.root']}" if name == "imagefolder" else str(name)]
+    root = Path(settings["data.root"]).name  # where that lies no number depends on
+    words = [f"{name} {root}" if name == "imagefolder" else str(name)]
     words += [f"at most {limit} images of every split"] if limit else []
     held_out = 100 * settings["data.val_fraction"]
     words += [f"{held_out:g} % of the training images held out"] if held_out else []
