@@ -29,7 +29,7 @@ from knorm.cli.nets import (
     too_large_for,
 )
 from knorm.models import model_options
-from knorm.models.common import ACTIVATIONS, NetOptions
+from knorm.models.common import NetOptions
 from knorm.models.registry import own_defaults
 from knorm.training.cost import (
     count_mult_adds,
@@ -56,8 +56,10 @@ def main(argv: Sequence[str]) -> None:
         example = torch.zeros(1, options.in_chans, size, size)
     with too_large_for(size):
         sizes = size_table(net, example)
-    stems = getattr(getattr(type(net), "Options", NetOptions), "stems", NetOptions.stems)
-    choices = {"norms": NORM_KINDS, "stems": stems, "activations": ACTIVATIONS}
+    taken = getattr(type(net), "Options", NetOptions)
+    choices = {"norms": NORM_KINDS} | {
+        what: getattr(taken, what, getattr(NetOptions, what)) for what in ("stems", "activations")
+    }
     named = "\n".join(f"{what}: {', '.join(names)}" for what, names in choices.items())
     table = option_table(net, model_options(options.model), own_defaults(options.model))
     print(f"{options.model}  {in_words(given)}", table, named, sizes, sep="\n\n")

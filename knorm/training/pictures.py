@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from knorm.training.tables import mean_and_sd
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -147,3 +149,64 @@ def _number(value: Any) -> float:
 
 def _shortened(name: str) -> str:
     return name if len(name) <= 16 else f"{name[:15]}…"
+
+
+def draw_bars(
+    rows: Mapping[str, Sequence[float]],
+    path: Path,
+    title: str,
+    marks: Mapping[str, float] | None = None,
+    baseline: str | None = None,
+) -> None:
+    """A bar for each label: mean of its values and, of several, their standard deviation.
+
+    `marks` are published values, drawn as diamonds; the mean of the `baseline` is a dashed line.
+    """
+    figure, (axes,) = new_figure(1, 1, panel=(8, 1.5 + 0.32 * len(rows)))
+    spreads = {label: mean_and_sd(values) for label, values in rows.items()}
+    for place, (label, (mean, sd)) in enumerate(spreads.items()):
+        color = "C7" if label == baseline else "C0"
+        axes.barh(place, mean, xerr=sd, color=color, alpha=0.8, capsize=3)
+        if marks and label in marks:
+            axes.plot(marks[label], place, "D", color="C3", label="published")
+    if baseline is not None:
+        axes.axvline(spreads[baseline][0], color="black", ls="--", lw=1, label="baseline")
+    values = [mean for mean, _ in spreads.values()] + list((marks or {}).values())
+    low, high = _around(values)
+    axes.set_xlim(low, high)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set(xlabel=title if low <= 0 else f"{title}; the axis does not begin at 0")
+    axes.grid(axis="x", alpha=0.3)
+    _legend(axes)
+    figure.savefig(path, dpi=DPI)
+
+
+def draw_against(
+    points: Mapping[str, tuple[float, Sequence[float]]], path: Path, across: str, title: str
+) -> None:
+    """A point with its name for each label: (x, values), on a logarithmic axis `across`."""
+    figure, (axes,) = new_figure(1, 1, panel=(9, 6))
+    for number, (label, (x, values)) in enumerate(points.items()):
+        mean, sd = mean_and_sd(values)
+        axes.errorbar(x, mean, yerr=sd, fmt="o", color=f"C{number % 10}", capsize=3)
+        axes.annotate(label, (x, mean), xytext=(5, 4), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", xlabel=across, ylabel=title)
+    axes.margins(x=0.2)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=DPI)
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis that shows differences: a fifth of the range, or a point, on both sides."""
+    low, high = min(values), max(values)
+    room = max(1.0, 0.2 * (high - low))
+    return low - room, high + room
+
+
+def _legend(axes: "Axes") -> None:
+    """One entry for each kind of line or mark."""
+    handles, labels = axes.get_legend_handles_labels()
+    kinds = dict(zip(labels, handles, strict=True))
+    if kinds:
+        axes.legend(kinds.values(), kinds.keys())

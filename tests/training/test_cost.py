@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from knorm.training.cost import (
     count_macs,
     count_mult_adds,
     count_parameters,
+    forget_peak_memory,
     macs_by_module,
     peak_memory,
     stages,
@@ -116,3 +119,14 @@ def test_a_large_net_is_counted_without_computing_anything():
 
 def test_a_process_takes_memory():
     assert peak_memory(torch.device("cpu")) > 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone forgets peaks")
+def test_the_peak_of_memory_can_be_forgotten():
+    device = torch.device("cpu")
+    block = torch.ones(50_000_000)
+    high = peak_memory(device)
+    del block
+    assert peak_memory(device) == high
+    forget_peak_memory(device)
+    assert peak_memory(device) < high - 100_000_000
