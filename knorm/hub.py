@@ -62,7 +62,7 @@ class HubModel(
             return ModelCard(text)
         card = super().generate_model_card(**options)
         if self.labels_pixels:
-            card.data.pipeline_tag = "image-segmentation"
+            setattr(card.data, "pipeline_tag", "image-segmentation")  # noqa: B010  any key is one
         return card
 
     @classmethod
