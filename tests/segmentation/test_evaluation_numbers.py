@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from segmentation.evaluation_numbers import Evaluated, evaluate_images
 from segmentation.inference_config import Inference
 from segmentation.metrics import confusion_matrix
 from tests.classification.runs import TWO, launch
+from tests.segmentation import awkward_images
 from tests.segmentation.awkward_images import (
     COUNTS,
     SETTINGS,
@@ -22,9 +22,10 @@ from tests.segmentation.awkward_images import (
 )
 
 
-def test_awkward_images_give_the_very_same_numbers_at_1_2_and_3_processes():
+def test_awkward_images_give_the_very_same_numbers_at_1_2_and_3_processes(capsys):
     program = "tests.segmentation.awkward_images"
-    alone = json.loads(launch([sys.executable], program))
+    awkward_images.main()
+    alone = json.loads(capsys.readouterr().out)
     assert set(alone) == {f"{name} {count}" for name in SETTINGS for count in COUNTS}
     for num_processes in ("2", "3"):
         out = launch([*TWO, "--num_processes", num_processes], program)
