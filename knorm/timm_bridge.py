@@ -42,8 +42,6 @@ SHAPES = {
     "densenet161": (224, 7, "stem.conv"),
     "densenet169": (224, 7, "stem.conv"),
     "densenet201": (224, 7, "stem.conv"),
-    "kannet4": (32, 8, "stem.base"),
-    "kannet8": (32, 4, "stem.base"),
     "knresnet13": (32, 4, "stem.unit"),
     "knresnet18": (224, 3, "stem.unit"),
     "knresnet34": (224, 3, "stem.unit"),

@@ -18,7 +18,7 @@ from tests.nets import SHALLOW  # noqa: E402
 
 # Nets of one study each, which have no use among those of timm.
 OF_STUDIES = {"convmixer", "densenetlike", "mini_net", "recres11", "resnetlike", "resnextlike"}
-OF_STUDIES |= {"tricks_net", "vgglike", "widerresnet14"}
+OF_STUDIES |= {"kannet4", "kannet8", "tricks_net", "vgglike", "widerresnet14"}
 NAMES = [timm_name(name) for name in SHAPES]
 # A quick case of each family: options, image size.
 SMALL = {
