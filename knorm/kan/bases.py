@@ -4,6 +4,7 @@ Shapes: N samples, C channels, D functions; `space` is the spatial shape.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -25,13 +26,13 @@ ACOS_MARGIN = 1e-7  # keeps the published Chebyshev form off the poles of acos'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Basis:
+class Basis(ABC):
     """D functions of one variable, perhaps with learnable numbers that all channels share."""
 
     @property
+    @abstractmethod
     def num_functions(self) -> int:
         """D."""
-        raise NotImplementedError
 
     @property
     def num_coefficients(self) -> int:
@@ -42,9 +43,9 @@ class Basis:
         """What they begin with."""
         return []
 
+    @abstractmethod
     def values(self, x: Tensor, coefficients: Tensor | None = None) -> Tensor:
         """(N, C, *space) -> (N, C, D, *space)."""
-        raise NotImplementedError
 
     def pullback(
         self, x: Tensor, grad: Tensor, coefficients: Tensor | None = None

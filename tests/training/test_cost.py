@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from knorm import KernelNorm2d, KNConv2d
+from knorm.kan import KANConv2d
 from knorm.models import create_model
 from knorm.training.cost import (
     Macs,
@@ -130,3 +131,10 @@ def test_the_peak_of_memory_can_be_forgotten():
     assert peak_memory(device) == high
     forget_peak_memory(device)
     assert peak_memory(device) < high - 100_000_000
+
+
+@pytest.mark.parametrize("form", ["kan", "kagn", "wavkan"])
+def test_branches_of_kan_convolutions_count_at_every_position(form):
+    conv = KANConv2d(3, 4, 3, padding=1, form=form, norm="none", act=nn.Identity())
+    weights = sum(parameter.numel() for parameter in conv.parameters())
+    assert count_mult_adds(conv, torch.randn(2, 3, 5, 6)) == 2 * 30 * weights
