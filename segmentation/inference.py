@@ -4,7 +4,8 @@ A view is the image at one scale, or its mirror image; it is seen as a whole or 
 are chances (softmax), never logits: of overlapping windows, of an image and its mirror image, of
 scales. Windows lie a stride apart from the top left corner on, the last ones flush with the border,
 so all have the size asked for. Where an image is smaller than they are, or than what the net can
-take, 0 is put below and to the right of it, which is the mean color, and cut off again.
+take, 0 is put below and to the right of it and cut off again: black of pixels that are only scaled,
+the mean color of others.
 
 Memory: besides what the net needs for `windows` windows, a few (K, H, W) float32 of the size of the
 image and of the scale under way; nothing grows with the number of windows or views.
