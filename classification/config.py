@@ -16,6 +16,7 @@ DEFAULT_RECIPE = "digits"
 OURS = PipelineRecipes(
     RECIPES, DEFAULT_RECIPE, "privacy", "python -m privacy.train", "here nothing keeps a guarantee"
 )
+MOST_PENALTY = 1e6
 MOST_RATES = 64  # halvings, after which a rate is none any more
 
 
@@ -34,6 +35,24 @@ class Loss:
 
 
 @dataclass(kw_only=True)
+class Penalty:
+    """Terms added to the loss, once in a step, over all layers of the net but the first."""
+
+    weight_l1: float = 0.0
+    """times the sum of the weights' absolute values"""
+    weight_l2: float = 0.0
+    """times the sum of the weights' squares"""
+    activation_l1: float = 0.0
+    """times the mean absolute value of what a layer gives, summed over layers"""
+    activation_l2: float = 0.0
+    """times the mean square of what a layer gives, summed over layers"""
+
+    def __post_init__(self) -> None:
+        for name, amount in vars(self).items():
+            check_range(f"penalty.{name}", amount, 0, MOST_PENALTY)
+
+
+@dataclass(kw_only=True)
 class Recipe(RunSettings):
     """A run."""
 
@@ -44,9 +63,15 @@ class Recipe(RunSettings):
     """evaluation also tells top1_flip: top-1 of the mean softmax of image and mirror image"""
     augment: Augment = field(default_factory=Augment)
     loss: Loss = field(default_factory=Loss)
+    penalty: Penalty = field(default_factory=Penalty)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.launch.compile and (self.penalty.activation_l1 or self.penalty.activation_l2):
+            raise ValueError(
+                "penalty.activation_l1 and activation_l2 see nothing of a compiled net; set "
+                "launch.compile false"
+            )
         check_range("eval_batch_size", self.eval_batch_size, 1, MOST_COUNT)
         self.augment.complete(self.data.facts, self.batch_size)
 

@@ -27,6 +27,18 @@ def carry_out(recipe: Recipe, argv: Sequence[str]) -> None:
 
 def prepare(recipe: Recipe) -> Place:
     """Check what can be checked without data, and find the folder of the run."""
+    check_recipe_and_net(recipe)
+    place = place_of(recipe)
+    if not place.saved:
+        first_weights(recipe)
+    return place
+
+
+def check_recipe_and_net(recipe: Recipe) -> None:
+    """Raise `UserMistakeError` for what is wrong whatever the data; builds the net, without memory.
+
+    Fills in the size of the images in the options of a net that is built for one.
+    """
     check_packages(recipe.data, recipe.augment)
     check_recipe(recipe, recipe.augment.together)
     with mistakes_of_the_user():
@@ -38,7 +50,3 @@ def prepare(recipe: Recipe) -> Place:
             in_chans=recipe.data.facts.in_chans,
             seed=recipe.seed,
         )
-    place = place_of(recipe)
-    if not place.saved:
-        first_weights(recipe)
-    return place

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classification.config import Loss, Recipe
+from classification.config import Loss, Penalty, Recipe
 from classification.data import Batch, ImageData, evaluation_batches
 from classification.data_config import Data
 from knorm.models import model_options
@@ -15,6 +16,13 @@ from knorm.training import metrics
 from knorm.training.evaluate import evaluate
 from knorm.training.loop import Sums
 from knorm.training.model_settings import Model
+from knorm.training.penalties import (
+    Amounts,
+    activation_penalty,
+    layers_of,
+    watched,
+    weight_penalty,
+)
 
 TOP_K = 5
 
@@ -37,20 +45,43 @@ def complete(model: Model, data: Data) -> None:
 class Classification:
     """Loss of a batch in training, values of each sample in evaluation, numbers from these."""
 
-    def __init__(self, loss: Loss, num_classes: int, *, test_flip: bool = False):
+    def __init__(
+        self,
+        loss: Loss,
+        num_classes: int,
+        *,
+        penalty: Penalty | None = None,
+        test_flip: bool = False,
+    ):
         self.label_smoothing, self.num_classes = loss.label_smoothing, num_classes
+        penalty = penalty or Penalty()
+        self.on_weights = Amounts(penalty.weight_l1, penalty.weight_l2)
+        self.on_activations = Amounts(penalty.activation_l1, penalty.activation_l2)
         self.names = ("loss", "predicted") + (("top5",) if num_classes > TOP_K else ())
         self.names += ("flip_predicted",) if test_flip else ()
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
-        """Loss of the batch's real samples, summed; sums over them for the log."""
-        logits, real = model(batch.inputs).float()[: batch.real], batch.real
+        """Loss of the batch's real samples, summed; sums over them for the log.
+
+        Where there are penalties every sample's loss has them, so that the mean over a step has
+        them once, into however many passes and processes it is cut.
+        """
+        layers = layers_of(model) if self.on_weights or self.on_activations else []
+        with watched(layers if self.on_activations else []) as seen:
+            logits, real = model(batch.inputs).float()[: batch.real], batch.real
         loss = F.cross_entropy(
             logits, batch.targets[:real], reduction="sum", label_smoothing=self.label_smoothing
         )
         correct = logits.detach().argmax(dim=1) == batch.labels[:real]
-        count = loss.new_full((), real)
-        return loss, {"loss": loss, "top1": correct.sum(), "count": count}
+        sums = {"loss": loss, "top1": correct.sum(), "count": loss.new_full((), real)}
+        if not layers:
+            return loss, sums
+        penalty = torch.zeros_like(loss)
+        if self.on_weights:
+            penalty = penalty + real * weight_penalty(layers, self.on_weights)
+        if self.on_activations:
+            penalty = penalty + activation_penalty(seen, self.on_activations, real)
+        return loss + penalty, sums | {"penalty": penalty}
 
     def per_sample(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy without smoothing, predicted class, whether the label is in the top 5.

@@ -36,7 +36,12 @@ class ClassificationWork(DataWork[AnyRecipe, ImageData]):
     def task(self) -> Classification:
         """Loss and measures."""
         recipe = self.recipe
-        return Classification(recipe.loss, len(self.data.classes), test_flip=recipe.test_flip)
+        return Classification(
+            recipe.loss,
+            len(self.data.classes),
+            penalty=recipe.penalty,
+            test_flip=recipe.test_flip,
+        )
 
     @property
     def classes(self) -> list[str]:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from knorm.kan import KANConv1d, KANConv2d, KANConv3d
     from knorm.kernel import (
         KernelNorm1d,
         KernelNorm2d,
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NORM_KINDS",
+    "KANConv1d",
+    "KANConv2d",
+    "KANConv3d",
     "KNConv1d",
     "KNConv2d",
     "KNConv3d",
@@ -43,7 +47,7 @@ __all__ = [
     "window_stats",
 ]
 
-_HOMES = ("kernel", "norms", "models", "swap", "checkpoints")
+_HOMES = ("kernel", "norms", "kan", "models", "swap", "checkpoints")
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from knorm.models import create_model
+from knorm.models import create_model, list_models
 from knorm.swap import swap_norm
 
 
@@ -24,7 +24,8 @@ class HubModel(
     pipeline_tag="image-classification",
     tags=["kernel-normalization"],
 ):
-    """A net with what it takes to build it again: (N, in_chans, H, W) -> (N, num_classes).
+    """A net with what it takes to build it again: (N, in_chans, H, W) -> (N, num_classes),
+    of segmentation (N, num_classes, H, W).
 
     Args:
         model: name of the net, see `knorm.list_models`.
@@ -47,7 +48,7 @@ class HubModel(
         for name, value in {"options": options, "facts": facts, "swap": swap}.items():
             if json.loads(json.dumps(value, default=lambda _: None)) != value:
                 raise ValueError(f"{name} must be what JSON can hold, got {value!r}")
-        self.facts = facts or {}
+        self.facts, self.labels_pixels = facts or {}, model in list_models(task="segmentation")
         self.net = create_model(model, **options)
         if swap:
             self.net, _ = swap_norm(self.net, inplace=True, **swap)
@@ -57,7 +58,12 @@ class HubModel(
 
     def generate_model_card(self, text: str | None = None, **options: Any) -> ModelCard:  # type: ignore[override]
         """The model card: `text`, metadata and all, or else the hub's general one."""
-        return super().generate_model_card(**options) if text is None else ModelCard(text)
+        if text is not None:
+            return ModelCard(text)
+        card = super().generate_model_card(**options)
+        if self.labels_pixels:
+            setattr(card.data, "pipeline_tag", "image-segmentation")  # noqa: B010  any key is one
+        return card
 
     @classmethod
     def _load_as_safetensor(

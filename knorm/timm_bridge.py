@@ -112,7 +112,7 @@ class TimmNet(nn.Module):
         if net.hidden:
             raise ValueError(f"{model} with hidden layers (dense) is no net for timm; leave it out")
         self.in_chans = in_chans
-        self.drop_rate = drop_rate
+        self.drop_rate = drop_rate or getattr(net, "head_drop", 0.0)
         self.grad_checkpointing = False
         self.num_features: int = net.num_features
         self.pool_size: int = net.pool_size
@@ -285,8 +285,8 @@ def sketch(name: str, options: Mapping[str, Any]) -> tuple[str, int]:
     taken = model_options(name)
     with torch.device("meta"):
         net: Any = create_model(name, **{k: v for k, v in options.items() if k in taken})
-    first = next(path for path, module in net.named_modules() if isinstance(module, nn.Conv2d))
-    return first, len(net.feature_info)
+    convs = (path for path, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    return next(convs, f"features.{SHAPES[name][2]}"), len(net.feature_info)
 
 
 def register(name: str) -> None:

@@ -140,6 +140,10 @@ class PrivateRecipe(Private, Recipe):
         "augment.mixup": ((0,), "mixes images, which no guarantee covers; set 0"),
         "augment.cutmix": ((0,), "mixes images, which no guarantee covers; set 0"),
         "augment.repeats": ((1,), "would count an image several times; use privacy.views"),
+        "penalty.weight_l1": ((0,), "is part of no single image's loss; set 0"),
+        "penalty.weight_l2": ((0,), "is part of no single image's loss; set 0"),
+        "penalty.activation_l1": ((0,), "has no rule for gradients of single images; set 0"),
+        "penalty.activation_l2": ((0,), "has no rule for gradients of single images; set 0"),
     }
 
     def choices(self) -> list[str]:

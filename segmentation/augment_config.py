@@ -9,6 +9,7 @@ from segmentation.data_config import MOST_PIXELS, DataFacts, Size
 Range = tuple[float, float]
 
 SMALLEST_SCALE, LARGEST_SCALE = 1 / 16, 16.0
+SMALLEST_STEP = 1e-6
 LARGEST_FACTOR = 100.0
 
 
@@ -70,6 +71,7 @@ class Augment:
         check_interval("augment.scale", self.scale, SMALLEST_SCALE, LARGEST_SCALE)
         if self.scale_step is not None:
             check_positive("augment.scale_step", self.scale_step)
+            check_range("augment.scale_step", self.scale_step, SMALLEST_STEP, LARGEST_SCALE)
         for side in self.crop or ():
             check_range("augment.crop", side, 1, MOST_PIXELS)
         check_positive("augment.cat_max_ratio", self.cat_max_ratio)

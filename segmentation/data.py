@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from knorm.training.evaluate import sum_over_ranks
 from knorm.training.loop import Window
 from knorm.training.mistakes import UserMistakeError
 from knorm.training.sampling import Cut, Share
@@ -93,13 +94,18 @@ def load_data(
 
 
 def check_files(splits: Mapping[str, Split], accelerator: Accelerator) -> None:
-    """Labels of some files are right, and all files that are read late are whole.
+    """Labels of some files are right, not all ignored, and all files that are read late are whole.
 
     Those of the training set all come in the first epoch.
     """
     rank, num_ranks = accelerator.process_index, accelerator.num_processes
     for name, split in splits.items():
-        split.check_labels(rank, num_ranks)
+        labeled = torch.tensor(split.check_labels(rank, num_ranks))
+        if not sum_over_ranks(accelerator, labeled):
+            raise UserMistakeError(
+                f"{split.files.labels[0]}: not one pixel of the {name} split's label files that "
+                "were looked at, this one among them, belongs to a class: all are ignored"
+            )
         if name != "train":
             split.check_ends(rank, num_ranks)
 

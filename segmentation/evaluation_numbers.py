@@ -4,22 +4,22 @@ Every image is computed once, on one rank, by windows that depend on its size al
 summed as integers, and values of images are put in the order of the data set.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from knorm.training.evaluate import share_buffers, sum_over_ranks
 from knorm.training.seeds import seed_torch
 from segmentation.classes import IGNORE, Classes
-from segmentation.data import SegmentationData
 from segmentation.inference import probabilities
 from segmentation.inference_config import Inference
 from segmentation.metrics import confusion_matrix, summary
-from segmentation.pictures import Example
 
 LEAST = torch.finfo(torch.float32).tiny  # a chance of 0 counts as this: no loss is infinite
 NAMES = ("loss", "accuracy", "pixels")
@@ -33,6 +33,8 @@ class Evaluated(NamedTuple):
     images: dict[str, Tensor]
     """(N,) float64 in the order of the data set: loss (cross-entropy, mean over the pixels with a
     label), accuracy (part of these that is right) and pixels (their number); 0 without any"""
+    first: Sequence[Tensor] = ()
+    """(H, W) uint8 train numbers that the first images were taken for"""
 
     def numbers(self, classes: Classes) -> dict[str, float]:
         """The split's numbers; `loss` is the mean over images that have labels."""
@@ -50,48 +52,35 @@ def evaluate_images(
     num_classes: int,
     settings: Inference,
     seed: int,
+    least: int = 1,
+    kept: int = 0,
 ) -> Evaluated:
-    """Counts and values of a split of `num_images`.
+    """Counts and values of a split of `num_images`, and what the `kept` first are taken for.
 
     `images` are this rank's (number, image (3, H, W) uint8, labels (H, W)); `inputs_of` makes what
     the net takes of images (1, 3, H, W) on the device. Torch is seeded with (seed, number) and left
-    as it was, and so is the mode of the net.
+    as it was, and so is the mode of the net, which takes no sides below `least`.
     """
     share_buffers(accelerator, net)
     table = torch.zeros(num_images, len(NAMES), dtype=torch.float64)
     matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.long)
+    first: list[tuple[int, Tensor]] = []
     with evaluating(net):
         for number, image, labels in images:
             inputs = inputs_of(image[None].to(accelerator.device))
             with drawing(accelerator, seed, number):
-                chances = probabilities(net, inputs, settings, num_classes)[0]
-            labels = labels.to(accelerator.device).long()
-            matrix += confusion_matrix(chances.argmax(0), labels, num_classes).cpu()
+                chances = probabilities(net, inputs, settings, num_classes, least)[0]
+            labels, predicted = labels.to(accelerator.device).long(), chances.argmax(0)
+            matrix += confusion_matrix(predicted, labels, num_classes).cpu()
             table[number] = torch.tensor(_values(chances, labels), dtype=torch.float64)
+            if number < kept:
+                first.append((number, predicted.to(torch.uint8).cpu()))
     columns = sum_over_ranks(accelerator, table).unbind(1)
-    return Evaluated(sum_over_ranks(accelerator, matrix), dict(zip(NAMES, columns, strict=True)))
-
-
-def examples_of(
-    accelerator: Accelerator,
-    net: nn.Module,
-    data: SegmentationData,
-    split: str,
-    count: int,
-    *,
-    settings: Inference,
-    seed: int,
-) -> list[Example]:
-    """The first images of a split and what the net makes of them, as `evaluate_images` asks it."""
-    whole, found, num_classes = data.splits[split], list[Example](), len(data.classes.names)
-    with evaluating(net):
-        for number in range(min(count, len(whole))):
-            image, labels = whole.read(number)
-            inputs = data.inputs(image[None].to(accelerator.device))
-            with drawing(accelerator, seed, number):
-                chances = probabilities(net, inputs, settings, num_classes)[0]
-            found.append(Example(whole.names[number], image, labels, chances.argmax(0).cpu()))
-    return found
+    return Evaluated(
+        sum_over_ranks(accelerator, matrix),
+        dict(zip(NAMES, columns, strict=True)),
+        [predicted for _, predicted in sorted(gather_object(first), key=itemgetter(0))],
+    )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import numpy as np
 
 from knorm.training.mistakes import UserMistakeError
 from knorm.vision.image_files import check_end, opened
-from segmentation.classes import UNKNOWN
+from segmentation.classes import IGNORE, UNKNOWN
 from segmentation.data_config import Size
 
 ONE_NUMBER = ("1", "L", "P")  # Pillow's modes with one number of at most 8 bits a pixel
@@ -71,10 +71,15 @@ def check_sizes(image_path: str, label_path: str, size: tuple[int, ...]) -> None
             )
 
 
-def check_pair(image_path: str, label_path: str, table: bytes) -> None:
-    """Raise `UserMistakeError` unless the labels are right, and the image fits and is whole."""
-    check_sizes(image_path, label_path, read_labels(label_path, table).shape)
+def check_pair(image_path: str, label_path: str, table: bytes) -> bool:
+    """Whether a pixel has a label.
+
+    Raises `UserMistakeError` unless the labels are right, and the image fits and is whole.
+    """
+    labels = read_labels(label_path, table)
+    check_sizes(image_path, label_path, labels.shape)
     check_end(image_path)
+    return bool((labels != IGNORE).any())
 
 
 def _in_words(table: bytes) -> str:

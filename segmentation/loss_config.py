@@ -33,6 +33,8 @@ class Loss:
     def __post_init__(self) -> None:
         for weight in self.class_weights or ():
             check_range("loss.class_weights", weight, 0, MOST)
+        if self.class_weights is not None and not self.class_weights:
+            raise ValueError("loss.class_weights is empty; give null for equal weights")
         if self.class_weights is not None and not any(self.class_weights):
             raise ValueError("loss.class_weights are all 0, so nothing would be learned")
         check_range("loss.label_smoothing", self.label_smoothing, 0, 1)
@@ -41,6 +43,12 @@ class Loss:
         check_range("loss.ohem_min_kept", self.ohem_min_kept, 1, int(MOST) * 1000)
         check_range("loss.dice", self.dice, 0, MOST)
         check_range("loss.aux", self.aux, 0, MOST)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the main head's loss is what evaluation calls loss: cross-entropy and no more."""
+        changed = self.class_weights is not None or self.ohem_threshold is not None
+        return not (changed or self.label_smoothing or self.dice)
 
     def check_classes(self, num_classes: int) -> None:
         """Raise ValueError unless there are as many weights as classes."""

@@ -17,7 +17,7 @@ from segmentation.metrics import class_iou, confusion_matrix, mean_of_known
 IGNORED, WRONG = (0, 0, 0), (230, 40, 40)  # colors
 FADED = 0.35  # how much is left of the image's contrast where errors are shown on it
 WIDTH = 4.2  # inches of a panel
-ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
+AFTER_BARS = 101  # percent; where no bar and no line can be
 PANELS = ("input", "truth", "prediction", "error")
 
 
@@ -102,13 +102,13 @@ def draw_class_iou(matrix: Tensor, classes: Classes, path: Path, title: str = ""
         value, color = percent[number], _unit(classes.colors[number])
         length, text = (0, "no pixel") if isnan(value) else (value, f"{value:.1f}")
         axes.barh(place, length, color=color, edgecolor="0.4", lw=0.6)
-        axes.text(length + 1, place, text, va="center", fontsize=8, bbox=ON_WHITE)
+        axes.text(AFTER_BARS, place, text, va="center", fontsize=8)
     mean = mean_of_known(percent)
     if not isnan(mean):
         axes.axvline(mean, color="black", ls="--", lw=1, label=f"mean {mean:.2f} %")
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside lower center")
     axes.set_yticks(range(len(order)), [classes.names[number] for number in order])
-    axes.set(xlim=(0, 108), xlabel="IoU, %", title=title)
+    axes.set(xlim=(0, 112), xlabel="IoU, %", title=title)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)

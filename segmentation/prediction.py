@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,7 @@ from segmentation.data_config import Size
 from segmentation.evaluation import load_net
 from segmentation.evaluation_numbers import drawing, evaluating
 from segmentation.files import read_image
-from segmentation.inference import probabilities
+from segmentation.inference import least_side, probabilities
 from segmentation.inference_config import Inference
 from segmentation.inference_options import inference_of
 from segmentation.pictures import color_table, colored
@@ -50,6 +50,8 @@ class Predictor:
     """(3, 1, 1) on the device, as `std`; of pixels in [0, 1]"""
     std: Tensor
     inference: Inference
+    least: int = 1
+    """the least height and width that the net takes"""
     size: Size | None = None
     """height and width that images are resized to, as those of the run were; None: as they are"""
     memory_format: torch.memory_format = torch.contiguous_format
@@ -64,7 +66,9 @@ class Predictor:
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.accelerator.device)
         inputs = to_input(pixels.contiguous(), self.mean, self.std, self.memory_format)
         with drawing(self.accelerator, self.seed, number):
-            chances = probabilities(self.net, inputs, self.inference, len(self.classes.names))
+            chances = probabilities(
+                self.net, inputs, self.inference, len(self.classes.names), self.least
+            )
         if chances.shape[2:] != size:
             chances = F.interpolate(chances, size, mode="bilinear", align_corners=False)
         return chances.argmax(1)[0].to(torch.uint8).cpu().numpy()
@@ -81,12 +85,13 @@ class Found(NamedTuple):
 def carry_out(options: Namespace) -> None:
     """The plan of `python -m segmentation.predict`."""
     images = find_images(options.images, options.out)
+    check_inputs_stay(images, options.out)
     check_folder(options.out)
     predictor = load_predictor(options)
     for image, pixels, labels in predictions(predictor, images):
-        write_mask(labels, predictor.classes, options.out / "masks" / f"{image.name}.png")
-        overlay = overlaid(pixels, labels, predictor.classes, options.alpha)
-        write_png(overlay, options.out / "overlays" / f"{image.name}.png")
+        mask, overlay = outputs(image, options.out)
+        write_mask(labels, predictor.classes, mask)
+        write_png(overlaid(pixels, labels, predictor.classes, options.alpha), overlay)
     if predictor.accelerator.is_main_process:
         print(f"{len(images)} images: {options.out}/masks and overlays", file=sys.stderr)
     predictor.accelerator.end_training()
@@ -97,7 +102,9 @@ def load_predictor(options: Namespace) -> Predictor:
     with mistakes_of_the_user():
         loaded = load_net(options.run_dir, **loading(options))
         inference = inference_of(options, loaded.recipe.inference)
-    recipe, state = loaded.recipe, loaded.state
+    recipe, state = replace(loaded.recipe, inference=inference), loaded.state
+    shape = {name: state[name] for name in ("num_classes", "in_chans")}
+    least = least_side(recipe, **shape)
     accelerator = start(recipe.launch)
     mean, std = (part.to(accelerator.device) for part in loaded.statistics)
     channels_last = recipe.launch.channels_last
@@ -110,6 +117,7 @@ def load_predictor(options: Namespace) -> Predictor:
         mean=mean,
         std=std,
         inference=inference,
+        least=least,
         size=recipe.data.size,
         memory_format=memory_format,
         seed=recipe.seed,
@@ -137,6 +145,19 @@ def find_images(asked: Sequence[Path], out: Path | None = None) -> list[Found]:
                 )
             found[image.name] = image
     return list(found.values())
+
+
+def outputs(image: Found, out: Path) -> tuple[Path, Path]:
+    """Where the mask and the overlay of an image go."""
+    return out / "masks" / f"{image.name}.png", out / "overlays" / f"{image.name}.png"
+
+
+def check_inputs_stay(images: Sequence[Found], out: Path) -> None:
+    """Raise `UserMistakeError` where an output would take the place of one of the images."""
+    inputs = {image.path.resolve() for image in images}
+    for path in (path for image in images for path in outputs(image, out)):
+        if path.resolve() in inputs:
+            raise UserMistakeError(f"{path} is one of the images; write elsewhere by --out")
 
 
 def predictions(

@@ -73,18 +73,18 @@ class Split:
         sizes = [str(size) for size in self.pool.map(os.path.getsize, paths)]
         return hashlib.sha256("\n".join((*self.names, *sizes)).encode()).hexdigest()[:16]
 
-    def check_labels(self, rank: int, num_ranks: int) -> None:
-        """Raise `OneRankMistakeError` for wrong labels in some files, of which each rank has some.
+    def check_labels(self, rank: int, num_ranks: int) -> int:
+        """How many of some files, of which each rank has some, have a labeled pixel.
 
-        They are spread evenly over the split.
+        They are spread evenly over the split. Raises `OneRankMistakeError` for wrong labels.
         """
         numbers = evenly(len(self), CHECKED_LABELS)[rank::num_ranks]
         files = self.files
 
-        def check(number: int) -> None:
-            check_pair(files.images[number], files.labels[number], files.table)
+        def check(number: int) -> bool:
+            return check_pair(files.images[number], files.labels[number], files.table)
 
-        deque(in_order(self.pool, check, numbers, ahead=CHECKED_LABELS), maxlen=0)
+        return sum(in_order(self.pool, check, numbers, ahead=CHECKED_LABELS))
 
     def check_ends(self, rank: int, num_ranks: int) -> None:
         """Raise `OneRankMistakeError` if a file was cut off; each rank looks at some."""

@@ -83,9 +83,14 @@ def write(predictor: Predictor, images: Mapping[str, Found], path: Path) -> None
 def images_of(folder: Path) -> dict[str, Found]:
     """<city>_<sequence>_<frame> -> image, of all images in a folder such as leftImg8bit/test.
 
-    Raises `UserMistakeError` for an image with another name.
+    Raises `UserMistakeError` for an image with another name, and for two with the same.
     """
-    return {key_of(image): image for image in find_images([folder])}
+    images = dict[str, Found]()
+    for image in find_images([folder]):
+        first = images.setdefault(key_of(image), image)
+        if first is not image:
+            raise UserMistakeError(f"{first.path} and {image.path} are named as the same image")
+    return images
 
 
 def key_of(image: Found) -> str:
@@ -157,14 +162,14 @@ def _fault(read: Callable[[], bytes], size: Size, classes: Classes) -> str | Non
 
     try:
         with Image.open(io.BytesIO(read())) as image:
-            kind, mode, values = image.format, image.mode, np.asarray(image)
-    except UNREADABLE as error:
+            if (image.format, image.mode) != ("PNG", "L"):
+                return f"{image.format} with {image.mode} pixels; asked for is a grey PNG of 8 bits"
+            if (image.height, image.width) != size:
+                sides = f"{image.height} x {image.width}"
+                return f"{sides} pixels, but the image has {size[0]} x {size[1]}"
+            values = np.asarray(image)
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
         return f"not an image that can be read: {error}"
-    if (kind, mode) != ("PNG", "L"):
-        return f"{kind} with {mode} pixels; asked for is a grey PNG of 8 bits"
-    if values.shape != size:
-        height, width = values.shape
-        return f"{height} x {width} pixels, but the image has {size[0]} x {size[1]}"
     others = np.setdiff1d(values, classes.to_file)
     if len(others):
         hint = "; are these train numbers?" if values.max() < len(classes.names) else ""

@@ -15,19 +15,21 @@ from segmentation.losses import Criterion, Output
 BACKBONE = "features."  # before the names of the parameters that are not the heads'
 
 
-def loss_of(criterion: Criterion, model: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
-    """Losses of the batch's real images, summed; sums over them for the log."""
+def loss_of(
+    criterion: Criterion, model: nn.Module, batch: Batch, name: str = "loss"
+) -> tuple[Tensor, Sums]:
+    """Losses of the batch's real images, summed; sums over them for the log, theirs as `name`."""
     output, labels = model(batch.inputs), batch.labels[: batch.real]
     count = batch.inputs.new_full((), batch.real)
     if not batch.real:
         none = torch.stack([part.sum() for part in _parts(output)]).sum() * 0
-        return none, {"loss": none, "pixel_accuracy": count, "count": count}
+        return none, {name: none, "pixel_accuracy": count, "count": count}
     losses = criterion(output, labels, batch.mean_weight)
     logits = _parts(output)[0].detach()[: batch.real]
     right = (logits.argmax(1) == labels).sum((1, 2))
     accuracy = right / (labels != IGNORE).sum((1, 2)).clamp_min(1)
     loss = losses.sum()
-    return loss, {"loss": loss, "pixel_accuracy": accuracy.sum(), "count": count}
+    return loss, {name: loss, "pixel_accuracy": accuracy.sum(), "count": count}
 
 
 def _parts(output: Output) -> list[Tensor]:

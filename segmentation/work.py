@@ -19,7 +19,8 @@ from knorm.training.work import Evaluated, Numbers
 from segmentation.classes import IGNORE
 from segmentation.config import AnyRecipe, Recipe
 from segmentation.data import Batch, SegmentationData, evaluation_images, training_windows
-from segmentation.evaluation_numbers import evaluate_images, examples_of
+from segmentation.evaluation_numbers import evaluate_images
+from segmentation.inference import filled_up, least_side
 from segmentation.losses import Criterion
 from segmentation.outcome import write_examples, write_pictures
 from segmentation.pictures import Example
@@ -37,7 +38,6 @@ class Details(NamedTuple):
     matrix: Tensor
     """(K, K + 1) int64, see `metrics.confusion_matrix`"""
     examples: list[Example]
-    """on the main process alone"""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,27 @@ class SegmentationWork(DataWork[AnyRecipe, SegmentationData]):
     """A recipe with its data, see `knorm.training.work.Work`."""
 
     scores = ("miou", "pixel_accuracy", "mean_accuracy", "category_miou", "loss")
-    logged = ("loss", "pixel_accuracy", "count")
     rehearsed = REHEARSED
+
+    @property
+    def logged(self) -> tuple[str, ...]:
+        return (self.loss_name, "pixel_accuracy", "count")
+
+    @property
+    def loss_name(self) -> str:
+        """What the log calls the training loss: "loss" only where evaluation measures the same."""
+        aux = self.recipe.model.options.get("aux") and self.recipe.loss.aux
+        return "loss" if self.recipe.loss.is_plain and not aux else "objective"
 
     @cached_property
     def criterion(self) -> Criterion:
         """The loss of images."""
         return Criterion(self.recipe.loss, len(self.classes), self.accelerator.device)
+
+    @cached_property
+    def least(self) -> int:
+        """The least height and width that the net takes; smaller images are filled up."""
+        return least_side(self.recipe, **self.shape)
 
     @property
     def classes(self) -> list[str]:
@@ -75,6 +89,10 @@ class SegmentationWork(DataWork[AnyRecipe, SegmentationData]):
     def facts(self) -> dict[str, Any]:
         return super().facts() | {"colors": [list(color) for color in self.data.classes.colors]}
 
+    def check_net(self) -> None:
+        super().check_net()
+        _ = self.least
+
     def first_weights(self) -> Weights[Recipe] | Backbone | None:
         return first_weights(self.recipe)
 
@@ -90,7 +108,7 @@ class SegmentationWork(DataWork[AnyRecipe, SegmentationData]):
             yield weighed(window, self.criterion, self.accelerator)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Sums]:
-        return loss_of(self.criterion, model, batch)
+        return loss_of(self.criterion, model, batch, self.loss_name)
 
     def made_up(self, count: int, seed: int) -> Batch:
         generator, size = torch.Generator().manual_seed(seed), (count, *self.image_size)
@@ -101,11 +119,11 @@ class SegmentationWork(DataWork[AnyRecipe, SegmentationData]):
 
     def example(self) -> Tensor:
         image, _ = self.data.splits["test"].read(0)
-        return self.data.inputs(image[None].to(self.accelerator.device))
+        inputs = self.data.inputs(image[None].to(self.accelerator.device))
+        return filled_up(inputs, (self.least, self.least))
 
     def evaluate(self, net: nn.Module, split: str) -> Evaluated:
         data, recipe = self.data, self.recipe
-        asked = {"settings": recipe.inference, "seed": recipe.seed}
         found = evaluate_images(
             self.accelerator,
             net,
@@ -113,11 +131,16 @@ class SegmentationWork(DataWork[AnyRecipe, SegmentationData]):
             data.inputs,
             num_images=self.sizes[split],
             num_classes=len(self.classes),
-            **asked,
+            settings=recipe.inference,
+            seed=recipe.seed,
+            least=self.least,
+            kept=recipe.examples,
         )
-        examples: list[Example] = []
-        if self.accelerator.is_main_process:
-            examples = examples_of(self.accelerator, net, data, split, recipe.examples, **asked)
+        whole = data.splits[split]
+        examples = [
+            Example(whole.names[number], *whole.read(number), predicted)
+            for number, predicted in enumerate(found.first)
+        ]
         numbers = found.numbers(data.classes) | {"count": self.sizes[split]}
         return Evaluated(numbers, Details(found.matrix, examples))
 

@@ -67,6 +67,17 @@ def test_what_json_would_change_is_refused():
         HubModel("knresnet13", OPTIONS | {"norm_options": {"eps": torch.tensor(1.0)}})
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "tag"),
+    [
+        ("knresnet13", OPTIONS, "image-classification"),
+        ("fcn", {"backbone": "resnet8", "head_channels": 8}, "image-segmentation"),
+    ],
+)
+def test_the_card_says_what_the_net_does(model, options, tag):
+    assert HubModel(model, options).generate_model_card().data.pipeline_tag == tag
+
+
 def test_the_card_is_the_text_that_is_given(tmp_path):
     text = "---\nlibrary_name: knorm\n---\n# Mine"
     HubModel("knresnet13", OPTIONS).save_pretrained(tmp_path, model_card_kwargs={"text": text})

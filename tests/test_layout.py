@@ -28,8 +28,9 @@ TRAINING = CORE | {
 }
 ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/kernel": CORE | {"knorm.kernel", "knorm.choices"},
+    "knorm/kan": CORE | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan"},
     "knorm/models": CORE
-    | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models"}
+    | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan", "knorm.models"}
     | {"knorm.checkpoints"},
     "knorm/models/in_timm.py": CORE | {"timm", "knorm.norms", "knorm.choices", "knorm.swap"},
     "knorm/timm_bridge.py": CORE | {"timm", "knorm.kernel", "knorm.models", "knorm.checkpoints"},
@@ -42,7 +43,8 @@ ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/hub.py": CORE | {"huggingface_hub", "knorm"},
     "classification/hub.py": CORE | {"huggingface_hub", "knorm", "classification"},
     "knorm": CORE
-    | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models", "knorm.swap"},
+    | {"safetensors", "knorm.kernel", "knorm.norms", "knorm.choices", "knorm.models", "knorm.swap"}
+    | {"knorm.kan"},
     "classification": TRAINING
     | {"torchvision", "scipy", "sklearn", "PIL", "onnxruntime", "knorm", "classification"},
     "segmentation": TRAINING | {"torchvision", "scipy", "PIL", "knorm", "segmentation"},
@@ -132,9 +134,9 @@ def test_every_test_file_mirrors_a_source_file():
     sources |= {name.removeprefix("knorm/") for name in sources}
     own = {"layout", "recipes", "results", "timm_nets", "kernel/sparse_images"}
     own |= {"models/models", "models/zoo_params"}
-    own |= {"privacy/broken", "privacy/defects", "privacy/recipes"}
+    own |= {"kan/defects", "privacy/broken", "privacy/defects", "privacy/recipes"}
     own |= {"classification/resume", "classification/mistakes", "swap/swap", "swap/libraries"}
-    own |= {"segmentation/resume", "segmentation/mistakes", "segmentation/recipes"}
+    own |= {f"segmentation/{name}" for name in ("resume", "mistakes", "recipes", "sizes")}
     for path in (ROOT / "tests").rglob("test_*.py"):
         mirrored = path.relative_to(ROOT / "tests").with_suffix("").as_posix().replace("test_", "")
         assert mirrored in sources | own, f"{path.relative_to(ROOT)} tests no file of that name"

@@ -11,6 +11,7 @@ from classification.config import DEFAULT_RECIPE, RECIPES, parse_recipe
 from knorm.training.nets import make_model
 from knorm.training.optim import make_optimizer
 from knorm.training.recipes import list_recipes
+from tests.recipe_headers import check_header
 
 ALL = list_recipes(RECIPES)
 STUDIES = {name.partition("/")[0]: name for name in ALL if "/" in name}
@@ -48,12 +49,8 @@ def test_every_recipe_builds_its_net_and_its_optimizer(name):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_file_says_in_its_header_how_to_run_it(path):
-    header = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#"]
-    name = "" if path.stem == DEFAULT_RECIPE else f" --config {path.stem}"
-    row = "/" if path.stem in STUDIES else ""
-    text = "\n".join(line.removeprefix("#").strip() for line in header).replace("\\\n", "")
-    assert "-m classification.train" in text
-    assert f"{name}{row}" in text
+    default, rows = path.stem == DEFAULT_RECIPE, path.stem in STUDIES
+    check_header(path, "classification.train", is_default=default, has_rows=rows)
 
 
 def test_the_rows_of_the_papers_studies_are_those_of_its_tables():

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import (
     core_overhead,
     eval_statistics,
+    kan_cost,
     kill_and_resume,
     loader,
     per_record_census,
@@ -28,6 +29,8 @@ TABLES = {
     "cifar10-norms": lambda out: compare.page(out, compare.render),
     "core-overhead": partial(republished, core_overhead.render),
     "eval-statistics": lambda out: compare.page(out, eval_statistics.render),
+    "kan-cost": partial(republished, kan_cost.render),
+    "kan-cost-splines": partial(republished, kan_cost.render),
     "kill-and-resume-1": partial(republished, kill_and_resume.render),
     "kill-and-resume-2": partial(republished, kill_and_resume.render),
     "loader": partial(republished, loader.render),

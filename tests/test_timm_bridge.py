@@ -14,10 +14,11 @@ from timm.models import group_parameters  # noqa: E402
 
 from knorm import timm_bridge  # noqa: E402
 from knorm.timm_bridge import SHAPES, TimmNet, timm_name  # noqa: E402
+from tests.nets import SHALLOW  # noqa: E402
 
 # Nets of one study each, which have no use among those of timm.
 OF_STUDIES = {"convmixer", "densenetlike", "mini_net", "recres11", "resnetlike", "resnextlike"}
-OF_STUDIES |= {"tricks_net", "vgglike", "widerresnet14"}
+OF_STUDIES |= {"kannet4", "kannet8", "tricks_net", "vgglike", "widerresnet14"}
 NAMES = [timm_name(name) for name in SHAPES]
 # A quick case of each family: options, image size.
 SMALL = {
@@ -81,7 +82,7 @@ def test_the_default_config_is_true(name):
     assert net(x).shape == (1, 7)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [timm_name(name) for name in SHAPES if name in SHALLOW])
 def test_the_smallest_images_that_are_promised_go_through(name):
     size = timm.models.get_pretrained_cfg(name).min_input_size or (3, 32, 32)
     assert meta_net(name, num_classes=3)(torch.empty(1, *size, device="meta")).shape == (1, 3)

@@ -1,4 +1,4 @@
-"""What timm asks of every net of its own, asked of every one of ours, with weights and gradients.
+"""What timm asks of every net of its own, asked of ours, with weights and gradients.
 
 What needs no numbers (configs, shapes) is asked in test_timm_bridge.py. TorchScript is left out:
 torch has given it up, and kernel layers pass keyword arguments on, which it cannot; torch.export
@@ -16,8 +16,9 @@ feature_extraction = pytest.importorskip("torchvision.models.feature_extraction"
 from timm.models import get_notrace_functions, get_notrace_modules  # noqa: E402
 
 from knorm.timm_bridge import SHAPES, timm_name  # noqa: E402
+from tests.nets import SHALLOW  # noqa: E402
 
-NAMES = [timm_name(name) for name in SHAPES]
+NAMES = [timm_name(name) for name in SHAPES if name in SHALLOW]
 NUM_CLASSES, SIZE = 42, 64
 
 

@@ -12,7 +12,7 @@ and give for a whole batch; see `knorm.training.cost.count_mult_adds`.
 import ast
 import inspect
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -29,7 +29,8 @@ from knorm.cli.nets import (
     too_large_for,
 )
 from knorm.models import model_options
-from knorm.models.common import ACTIVATIONS, NetOptions
+from knorm.models.common import NetOptions
+from knorm.models.registry import own_defaults
 from knorm.training.cost import (
     count_mult_adds,
     count_parameters,
@@ -55,10 +56,12 @@ def main(argv: Sequence[str]) -> None:
         example = torch.zeros(1, options.in_chans, size, size)
     with too_large_for(size):
         sizes = size_table(net, example)
-    stems = getattr(getattr(type(net), "Options", NetOptions), "stems", NetOptions.stems)
-    choices = {"norms": NORM_KINDS, "stems": stems, "activations": ACTIVATIONS}
+    taken = getattr(type(net), "Options", NetOptions)
+    choices = {"norms": NORM_KINDS} | {
+        what: getattr(taken, what, getattr(NetOptions, what)) for what in ("stems", "activations")
+    }
     named = "\n".join(f"{what}: {', '.join(names)}" for what, names in choices.items())
-    table = option_table(net, model_options(options.model))
+    table = option_table(net, model_options(options.model), own_defaults(options.model))
     print(f"{options.model}  {in_words(given)}", table, named, sizes, sep="\n\n")
 
 
@@ -88,10 +91,10 @@ def size_table(net: nn.Module, example: torch.Tensor) -> str:
     )
 
 
-def option_table(net: nn.Module, names: Sequence[str]) -> str:
+def option_table(net: nn.Module, names: Sequence[str], own: Mapping[str, Any]) -> str:
     """Every option with its default and what it means, as the net's `Options` class says.
 
-    Others among the names stand first, without either.
+    Others among the names stand first, with their default if it is among the net's `own`.
     """
     options = getattr(type(net), "Options", None)
     if options is None:
@@ -103,7 +106,7 @@ def option_table(net: nn.Module, names: Sequence[str]) -> str:
         for meaning in [meanings.get(field.name, "")]
     ]
     documented = {row[0] for row in rows}
-    others = [[name, "", ""] for name in names if name not in documented]
+    others = [[name, _short(own.get(name)), ""] for name in names if name not in documented]
     return columns(["option", "default", "meaning"], [*others, *rows], left=3)
 
 

@@ -78,7 +78,7 @@ class NetOptions:
     stem: str = "imagenet"
     """a row of `stems`"""
     activation: str = "relu"
-    """a row of `ACTIVATIONS`"""
+    """a row of `activations`"""
     dropout_p: float = 0.05
     """dropout of the statistics of kernel-normalized convolutions; no other kind drops"""
     final_dropout_p: float | None = None
@@ -95,12 +95,14 @@ class NetOptions:
     """groups of "group", or the most below that divides the channels"""
     stems: ClassVar[Mapping[str, Stem]] = STEMS
     """the stems that the net may have"""
+    activations: ClassVar[Mapping[str, Callable[[], nn.Module]]] = ACTIVATIONS
+    """the activations that the net may have"""
 
     def __post_init__(self):
         check_count("num_classes", self.num_classes, least=0)
         check_count("in_chans", self.in_chans)
         check_name("stem", self.stem, self.stems)
-        check_name("activation", self.activation, ACTIVATIONS)
+        check_name("activation", self.activation, self.activations)
         check_name("norm", self.norm, NORM_KINDS)
         check_name("eval_stats", self.eval_stats, get_args(Stats))
         check_probability("dropout_p", self.dropout_p)
@@ -121,7 +123,7 @@ class NetOptions:
 
     def make_act(self) -> nn.Module:
         """A new activation."""
-        return ACTIVATIONS[self.activation]()
+        return self.activations[self.activation]()
 
     def make_conv(self, *args: int, **options) -> nn.Module:
         """`knorm.norms.make_conv` of this net's kind: (in, out, kernel, stride=1, padding=0)."""

@@ -83,10 +83,18 @@ def model_options(name: str) -> tuple[str, ...]:
         return in_timm.options_of(name)
     signature = inspect.signature(_model(name))
     parameters = signature.parameters.values()
-    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    names = list(own_defaults(name))
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         names += [field.name for field in fields(signature.return_annotation.Options)]
     return tuple(names)
+
+
+def own_defaults(name: str) -> dict[str, Any]:
+    """The options that the model's function names itself, none of `timm:<name>`, with defaults."""
+    if name.startswith(in_timm.PREFIX):
+        return {}
+    parameters = inspect.signature(_model(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def options_class(name: str) -> type | None:

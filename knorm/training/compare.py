@@ -21,7 +21,7 @@ from knorm.training.folder import (
 )
 from knorm.training.mistakes import UserMistakeError, did_you_mean
 from knorm.training.pictures import draw_compared
-from knorm.training.recipes import flat, read_yaml
+from knorm.training.recipes import flat, is_part, read_yaml
 from knorm.training.tables import markdown, spread
 
 Row = Mapping[str, str]
@@ -56,6 +56,9 @@ class Record:
     row: dict[str, Any]
     """seed, numbers of the last weights, cost, surroundings"""
     epochs: list[dict[str, Any]]
+    result: dict[str, Any]
+    """the whole result.json"""
+    environment: dict[str, Any]
 
 
 def compare(folders: Iterable[Path], by: str | None, out: Path | None) -> str:
@@ -64,7 +67,7 @@ def compare(folders: Iterable[Path], by: str | None, out: Path | None) -> str:
     `by` is the setting that makes groups; None: every setting in which the runs differ.
     """
     records = [read_run(folder) for folder in run_folders(folders)]
-    different = differing(records)
+    different = differing([record.settings for record in records])
     labels = [label(record, by, different) for record in records]
     heading = by or BY_DEFAULT
     rest = [name for name in different if by and not is_part(name, by)]
@@ -123,25 +126,20 @@ def read_run(folder: Path) -> Record:
     }
     config = folder / CONFIG
     settings = dict(flat(read_yaml(config), str(config)))
-    return Record(folder, settings, row, read_epochs(folder))
+    return Record(folder, settings, row, read_epochs(folder), result, environment)
 
 
-def differing(records: Sequence[Record]) -> list[str]:
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The settings, sections left out, that are not the same in all runs; seeds never count."""
-    names = dict.fromkeys(name for record in records for name in record.settings)
+    names = dict.fromkeys(name for one in settings for name in one)
     found = []
     for name in names:
-        values = [record.settings.get(name) for record in records]
+        values = [one.get(name) for one in settings]
         is_section = any(isinstance(value, dict) and value for value in values)
         matters = not is_section and not any(is_part(name, setting) for setting in NOT_COMPARED)
         if matters and values.count(values[0]) < len(values):
             found.append(name)
     return found
-
-
-def is_part(name: str, setting: str) -> bool:
-    """Whether `name` is the setting or a part of it."""
-    return name == setting or name.startswith(f"{setting}.")
 
 
 def label(record: Record, by: str | None, different: Sequence[str]) -> Any:

@@ -9,9 +9,10 @@ as `UserMistakeError` with the nearest name.
 
 import re
 from argparse import ArgumentError, RawDescriptionHelpFormatter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -56,6 +57,49 @@ def parse(
         namespace = parser.parse_args([*words, *folded(parser, words, deep)])
     except ArgumentError as error:
         raise UserMistakeError(in_one_line(str(error), options, arguments)) from error
+    return instance(cls, parser, namespace)
+
+
+def parse_content(cls: type[T], content: Any, argv: Sequence[str] = (), *, where: str) -> T:
+    """A `cls` from what a YAML file would hold, and from options of the command line, which win.
+
+    `where` is what mistakes in the content are told with.
+    """
+    options = option_types(cls)
+    check_keys(flat(content, where), where, options)
+    for argument in argv:
+        if argument.split("=")[0].removeprefix("--") in BUILT_IN:
+            raise UserMistakeError(f"{argument}: {where} takes single options, --option value")
+    check_arguments(argv, options)
+    parser = kept_parser(cls)
+    try:
+        given, deep = without_deep(with_switches(argv, options), options)
+        words = [f"--config={yaml.safe_dump(content, sort_keys=False)}", *given]
+        namespace = parser.parse_args([*words, *folded(parser, words, deep)])
+    except ArgumentError as error:
+        line = in_one_line(str(error), options, argv)
+        raise UserMistakeError(line if line.startswith("--") else f"{where}: {line}") from error
+    with told_with(where):
+        return instance(cls, parser, namespace)
+
+
+@contextmanager
+def told_with(where: str) -> Iterator[None]:
+    """Inside, a mistake of the user is told with the place where it stands."""
+    try:
+        yield
+    except UserMistakeError as error:
+        raise UserMistakeError(f"{where}: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def kept_parser(cls: type) -> ArgumentParser:
+    """`make_parser` for many recipes, since making it takes longer than parsing one."""
+    return make_parser(cls, prog="")
+
+
+def instance(cls: type[T], parser: ArgumentParser, namespace: Any) -> T:
+    """What the parsed arguments say, as a `cls`."""
     with mistakes_of_the_user():
         settings = vars(parser.instantiate(namespace))
         settings.pop("config")
@@ -90,8 +134,12 @@ class AsWritten(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 def to_yaml(settings: Any) -> str:
     """A dataclass as YAML that `parse` reads back."""
-    plain = {key: _plain(value) for key, value in asdict(settings).items()}
-    return yaml.safe_dump(plain, sort_keys=False)
+    return yaml.safe_dump(to_dict(settings), sort_keys=False)
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A dataclass as its YAML is read back: nested mappings, lists."""
+    return {key: _plain(value) for key, value in asdict(settings).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -127,7 +175,7 @@ def named(argv: Sequence[str], arguments: Sequence[str], recipes: Path) -> list[
 
 def with_switches(arguments: Sequence[str], options: dict[str, Any]) -> list[str]:
     """The arguments with `=true` after a yes-or-no option that has no value."""
-    followers = [*arguments[1:], "--"]
+    followers = [*arguments, "--"][1:]
     return [
         f"{argument}=true"
         if options.get(argument.removeprefix("--")) is bool and follower.startswith("--")

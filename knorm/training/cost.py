@@ -9,7 +9,8 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from knorm import KernelNorm1d, KernelNorm2d, KernelNorm3d, KNConv1d, KNConv2d, KNConv3d
+from knorm.kan.branches import BasisBranch, WaveletBranch
 
 KN_CONVS = (KNConv1d, KNConv2d, KNConv3d)
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CONVS += (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+KAN_BRANCHES = (BasisBranch, WaveletBranch)
 KERNEL_NORMS = (KernelNorm1d, KernelNorm2d, KernelNorm3d)
 
 
@@ -66,18 +69,24 @@ def count_mult_adds(net: nn.Module, example: Tensor) -> int:
     """What torchinfo calls the total mult-adds of one forward pass in evaluation mode.
 
     Of a convolution all weights and biases at every position of the output, of any other layer all
-    parameters once a sample. Papers that took this number often mean a whole batch by it.
+    parameters once a sample. Papers that took this number often mean a whole batch by it. The
+    branches of KAN convolutions, which torchinfo does not know, count as convolutions.
     """
     total = 0
 
     def note(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
         nonlocal total
         out = out[0] if isinstance(out, tuple) else out
-        positions = math.prod(out.shape[2:]) if isinstance(module, CONVS) else 1
-        total += sum(p.numel() for p in module.parameters()) * len(out) * positions
+        everywhere = isinstance(module, CONVS + KAN_BRANCHES)
+        positions = math.prod(out.shape[2:]) if everywhere else 1
+        total += sum(p.numel() for p in module.parameters(recurse=False)) * len(out) * positions
 
-    leaves = {name: module for name, module in net.named_modules() if not [*module.children()]}
-    with _watched(leaves, note), _evaluating(net, example):
+    counted = {
+        name: module
+        for name, module in net.named_modules()
+        if not [*module.children()] or isinstance(module, KAN_BRANCHES)
+    }
+    with _watched(counted, note), _evaluating(net, example):
         net(example)
     return total
 
@@ -155,6 +164,17 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """From now on `peak_memory` is that of what follows, where the system can tell (Linux, CUDA).
+
+    What the process holds at this moment, such as data and torch itself, still counts.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory, proc(5)
 
 
 @contextmanager

@@ -13,8 +13,11 @@ WAY_OUT = "put back a copy of it, or make the run again"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put `text` into `path`; whoever reads meets the old content or the new one."""
-    new = path.with_name(f".{path.name}.tmp")
+    """Put `text` into `path`; whoever reads meets the old content or the new one.
+
+    Several processes may write the same file: the last of them wins.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with new.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
     flush(new)

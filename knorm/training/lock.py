@@ -9,26 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from knorm.training.folder import LOCK
-from knorm.training.mistakes import UserMistakeError
+from knorm.training.mistakes import InUseError
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
     """Inside, no other process on any machine that sees the folder gets into this.
 
-    Where the file system has no locks a note says so. The file stays when the lock is gone, for
-    removing it would let a third process in beside a second; it names the last holder.
+    `name` is the lock's file in the folder. Where the file system has no locks a note says so. The
+    file stays when the lock is gone, for removing it would let a third process in beside a second;
+    it names the last holder.
 
     Raises:
-        UserMistakeError: another process is inside; the message names it.
+        InUseError: another process is inside; the message names it.
     """
-    with os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
+    with os.fdopen(os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserMistakeError(
+            raise InUseError(
                 f"{folder} is in use by {file.read().strip() or 'another job'}; "
                 "wait for its end, or give another --run_dir"
             ) from error

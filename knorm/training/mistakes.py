@@ -28,6 +28,10 @@ class DivergedError(UserMistakeError):
     """The loss is no number any more."""
 
 
+class InUseError(UserMistakeError):
+    """Another job is at work in the folder."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """`knorm.choices.nearest`, for which optim.learning_rate also is like optim.lr."""
     choices = list(choices)

@@ -1,5 +1,9 @@
 """From settings of the net to the net."""
 
+import json
+from bisect import bisect_left
+from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +20,7 @@ from knorm.training.weights import Beginning
 
 COMMON = ("norm", "stem", "activation", *OF_KERNEL)
 KNOWN = ("num_classes", "in_chans")  # options that the data decide
+CANNOT_TAKE = (RuntimeError, ValueError, AssertionError)  # what nets raise; timm's assert sizes
 
 
 def make_model(
@@ -80,13 +85,46 @@ def net_options(model: Model) -> dict[str, Any]:
     return given | model.options
 
 
-def check_takes(model: Model, *, num_classes: int, in_chans: int, height: int, width: int) -> None:
-    """Raise `UserMistakeError` where the net cannot take images of that size; computes nothing."""
+def check_takes(
+    model: Model,
+    what: str = "images",
+    /,
+    *,
+    num_classes: int,
+    in_chans: int,
+    height: int,
+    width: int,
+) -> None:
+    """Raise `UserMistakeError` where the net cannot take `what` of that size; computes nothing."""
     with torch.device("meta"):
-        net = make_model(model, num_classes=num_classes, in_chans=in_chans, seed=0)
+        net = make_model(model, num_classes=num_classes, in_chans=in_chans, seed=0).eval()
         try:
-            net.eval()(torch.empty(1, in_chans, height, width))
-        except (RuntimeError, ValueError) as error:
+            net(torch.empty(1, in_chans, height, width))
+        except CANNOT_TAKE as error:
             raise UserMistakeError(
-                f"{model.name} cannot take images of {height} x {width}: {error}"
+                f"{model.name} cannot take {what} of {height} x {width}: {error}"
             ) from error
+
+
+def smallest_side(model: Model, *, num_classes: int, in_chans: int, known: int) -> int:
+    """The least height and width that the net takes; computes nothing.
+
+    It takes `known` and, as all nets without a fixed size, whatever is larger than what it takes.
+    """
+    return _smallest_side(json.dumps(asdict(model)), num_classes, in_chans, known)
+
+
+@lru_cache(maxsize=64)
+def _smallest_side(settings: str, num_classes: int, in_chans: int, known: int) -> int:
+    model = Model(**json.loads(settings))
+    with torch.device("meta"):
+        net = make_model(model, num_classes=num_classes, in_chans=in_chans, seed=0).eval()
+
+        def takes(side: int) -> bool:
+            try:
+                net(torch.empty(1, in_chans, side, side))
+            except CANNOT_TAKE:
+                return False
+            return True
+
+        return 1 + bisect_left(range(1, known), True, key=takes)

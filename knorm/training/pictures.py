@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from knorm.training.tables import mean_and_sd
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -16,6 +18,7 @@ Row = Mapping[str, Any]
 
 DPI = 110
 PANEL = (4.5, 3.5)  # inches
+ABSENT = "0.8"  # grey
 MOST_BESIDE = 4  # panels in one row
 NOT_DRAWN = ("count", "correct", "dropped")
 MOST_NAMES, MOST_NUMBERS = 40, 20  # classes up to which a confusion matrix names and counts them
@@ -71,17 +74,20 @@ def draw_compared(groups: Mapping[str, Sequence[Sequence[Row]]], path: Path) -> 
 def draw_confusion(matrix: Tensor, classes: Sequence[str], path: Path, title: str = "") -> None:
     """True classes by row, predicted ones by column, shaded by the root of their part of the row.
 
+    Rows without a count are grey: there was none of the class to be found.
     Up to 20 classes every cell says its count, up to 40 every row and column its name; of more,
     every tenth or so, so that they can be read.
     """
+    from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
 
     count = len(classes)
     side = min(max(3 + 0.42 * count, 4.5), 11)
     figure, (axes,) = new_figure(1, 1, panel=(side + 1, side))
-    parts = (matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)).numpy()
+    parts = (matrix.double() / matrix.sum(1, keepdim=True)).numpy()  # nan where there is none
     norm = PowerNorm(0.5, vmin=0, vmax=1)  # the root: rare mistakes are to be seen too
-    shades = axes.imshow(parts, cmap="Blues", norm=norm, interpolation="nearest")
+    cmap = colormaps["Blues"].with_extremes(bad=ABSENT)
+    shades = axes.imshow(parts, cmap=cmap, norm=norm, interpolation="nearest")
     every = 1 if count <= MOST_NAMES else math.ceil(count / MOST_NAMES)
     ticks = range(0, count, every)
     names = [_shortened(classes[tick]) for tick in ticks]
@@ -95,7 +101,7 @@ def draw_confusion(matrix: Tensor, classes: Sequence[str], path: Path, title: st
             color = "white" if parts[row, column] > 0.3 else "black"
             number = str(int(matrix[row, column]))
             axes.text(column, row, number, ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(shades, ax=axes, label="part of the true class", shrink=0.8)
+    figure.colorbar(shades, ax=axes, label="part of the true class (grey: absent)", shrink=0.8)
     figure.savefig(path, dpi=DPI, bbox_inches="tight")
 
 
@@ -143,3 +149,64 @@ def _number(value: Any) -> float:
 
 def _shortened(name: str) -> str:
     return name if len(name) <= 16 else f"{name[:15]}…"
+
+
+def draw_bars(
+    rows: Mapping[str, Sequence[float]],
+    path: Path,
+    title: str,
+    marks: Mapping[str, float] | None = None,
+    baseline: str | None = None,
+) -> None:
+    """A bar for each label: mean of its values and, of several, their standard deviation.
+
+    `marks` are published values, drawn as diamonds; the mean of the `baseline` is a dashed line.
+    """
+    figure, (axes,) = new_figure(1, 1, panel=(8, 1.5 + 0.32 * len(rows)))
+    spreads = {label: mean_and_sd(values) for label, values in rows.items()}
+    for place, (label, (mean, sd)) in enumerate(spreads.items()):
+        color = "C7" if label == baseline else "C0"
+        axes.barh(place, mean, xerr=sd, color=color, alpha=0.8, capsize=3)
+        if marks and label in marks:
+            axes.plot(marks[label], place, "D", color="C3", label="published")
+    if baseline is not None:
+        axes.axvline(spreads[baseline][0], color="black", ls="--", lw=1, label="baseline")
+    values = [mean for mean, _ in spreads.values()] + list((marks or {}).values())
+    low, high = _around(values)
+    axes.set_xlim(low, high)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set(xlabel=title if low <= 0 else f"{title}; the axis does not begin at 0")
+    axes.grid(axis="x", alpha=0.3)
+    _legend(axes)
+    figure.savefig(path, dpi=DPI)
+
+
+def draw_against(
+    points: Mapping[str, tuple[float, Sequence[float]]], path: Path, across: str, title: str
+) -> None:
+    """A point with its name for each label: (x, values), on a logarithmic axis `across`."""
+    figure, (axes,) = new_figure(1, 1, panel=(9, 6))
+    for number, (label, (x, values)) in enumerate(points.items()):
+        mean, sd = mean_and_sd(values)
+        axes.errorbar(x, mean, yerr=sd, fmt="o", color=f"C{number % 10}", capsize=3)
+        axes.annotate(label, (x, mean), xytext=(5, 4), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", xlabel=across, ylabel=title)
+    axes.margins(x=0.2)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=DPI)
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis that shows differences: a fifth of the range, or a point, on both sides."""
+    low, high = min(values), max(values)
+    room = max(1.0, 0.2 * (high - low))
+    return low - room, high + room
+
+
+def _legend(axes: "Axes") -> None:
+    """One entry for each kind of line or mark."""
+    handles, labels = axes.get_legend_handles_labels()
+    kinds = dict(zip(labels, handles, strict=True))
+    if kinds:
+        axes.legend(kinds.values(), kinds.keys())

@@ -197,3 +197,13 @@ def flat(content: Any, where: str, prefix: str = "") -> Iterator[tuple[str, Any]
         yield name, value
         if isinstance(value, dict):
             yield from flat(value, where, prefix=f"{name}.")
+
+
+def leaves(content: Any, where: str) -> dict[str, Any]:
+    """Dotted name -> value of every setting that is no section; they stand in `where`."""
+    return {name: v for name, v in flat(content, where) if not isinstance(v, dict)}
+
+
+def is_part(name: str, setting: str) -> bool:
+    """Whether the dotted `name` is the setting or a part of it."""
+    return name == setting or name.startswith(f"{setting}.")

@@ -23,17 +23,9 @@ from knorm.training.folder import (
 )
 from knorm.training.launch import command_hint, world_size
 from knorm.training.mistakes import UserMistakeError
-from knorm.training.recipes import flat, read_yaml
+from knorm.training.recipes import is_part, leaves, read_yaml
+from knorm.training.run_settings import MAY_DIFFER
 
-MAY_DIFFER = (  # what no number depends on
-    "data.root",
-    "data.workers",
-    "keep",
-    "launch.processes",
-    "rates",
-    "seeds",
-    "track",
-)
 Settings = Mapping[str, Any]
 
 
@@ -103,20 +95,14 @@ def place_of(folder: Path, wanted: Settings) -> Place:
 
 def differences(folder: Path, wanted: Settings) -> list[str]:
     """`optim.lr was 0.1, now 0.2` for every setting in which the folder's run is another."""
-    had = leaves(read_yaml(folder / CONFIG), folder / CONFIG)
+    had = leaves(read_yaml(folder / CONFIG), str(folder / CONFIG))
     if (had.get("seeds", 1) != 1) != (wanted.get("seeds", 1) != 1):  # one run, or a folder of runs
         return [f"seeds was {had.get('seeds', 1)}, now {wanted.get('seeds', 1)}"]
     return [
         f"{name} was {had.get(name)}, now {wanted.get(name)}"
         for name in sorted(had.keys() | wanted.keys())
-        if had.get(name) != wanted.get(name)
-        and not any(name == free or name.startswith(f"{free}.") for free in MAY_DIFFER)
+        if had.get(name) != wanted.get(name) and not any(is_part(name, free) for free in MAY_DIFFER)
     ]
-
-
-def leaves(settings: Any, where: object) -> dict[str, Any]:
-    """Dotted name -> value of every setting that is no section; they stand in `where`."""
-    return {name: v for name, v in flat(settings, str(where)) if not isinstance(v, Mapping)}
 
 
 def new_folder(run_dir: str | None) -> Path | None:

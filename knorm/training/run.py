@@ -78,13 +78,16 @@ class Run:
     def record(self, trainer: Trainer, row: Row, score: tuple[float, ...] | None) -> None:
         """Keep an epoch's numbers and weights; the first highest `score` also as the best.
 
-        A run that is killed before last/ is written goes on from the one before and does all of
-        this again; one that is killed before best/ is written makes it of last/.
+        A score that is no number counts as none. A run that is killed before last/ is written goes
+        on from the one before and does all of this again; one that is killed before best/ is
+        written makes it of last/.
         """
         self.rows.append(row)
         self._write_rows()
         if self.keep.every is not None and trainer.epoch % self.keep.every == 0:
             self.save(f"epoch-{trainer.epoch:04d}", trainer)
+        if score is not None and any(map(math.isnan, score)):
+            score = None
         is_best = score is not None and (self.best is None or score > self.best_score)
         if score is not None and is_best:
             self.best, self.best_score = row, score

@@ -12,6 +12,15 @@ from knorm.training.model_settings import Model
 from knorm.training.schedule import Schedule
 from knorm.training.settings import Keep, Launch, Optim, check_trackers
 
+MAY_DIFFER = (  # what no number depends on
+    "data.root",
+    "data.workers",
+    "keep",
+    "launch.processes",
+    "rates",
+    "seeds",
+    "track",
+)
 MOST_EPOCHS, MOST_COUNT, MOST_DECAY = 10**6, 10**7, 0.9999999
 
 

@@ -161,7 +161,7 @@ def fit(work: Work, trainer: Trainer, run: Run, steps: Steps) -> None:
             train = train_epoch(
                 trainer, left, steps.step, progress, lambda: run.after_step(trainer)
             )
-            if not math.isfinite(train.get("loss", 0.0)):
+            if not math.isfinite(train.get(work.logged[0], 0.0)):
                 raise DivergedError(f"the loss left all bounds in epoch {epoch}: lower optim.lr")
             val = validate(work, trainer, run)
             row = row_of(trainer, train, val)

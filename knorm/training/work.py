@@ -48,7 +48,7 @@ class Work(Protocol):
 
     @property
     def logged(self) -> Sequence[str]:
-        """The names of the sums that `loss` gives."""
+        """The names of the sums that `loss` gives, that of the loss itself first."""
         ...
 
     @property

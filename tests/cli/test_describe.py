@@ -34,7 +34,7 @@ def test_a_net_for_segmentation_is_told_for_images_of_streets(capsys):
     out = capsys.readouterr().out
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert out.startswith("deeplabv3plus  num_classes 19  in_chans 3  backbone resnet18")
-    assert lines["backbone"] == ["backbone"]
+    assert lines["backbone"] == ["backbone", "resnet50"]  # the default
     assert lines["output_stride"][1] == "16"
     assert lines["features.layer4"][1] == "512x32x32"
     assert lines["classifier"][1] == "19x128x128"
@@ -47,7 +47,7 @@ def test_options_are_told_as_their_class_documents_them():
 
 
 def test_options_without_such_a_class_are_named():
-    assert describe.option_table(nn.ReLU(), ("norm", "width")) == "options: norm, width"
+    assert describe.option_table(nn.ReLU(), ("norm", "width"), {}) == "options: norm, width"
 
 
 @pytest.mark.parametrize(

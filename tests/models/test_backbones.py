@@ -1,18 +1,13 @@
 """Nets over backbones of ours and timm's."""
 
-import re
-
 import pytest
 import torch
 from torch import nn
 
 from knorm.choices import NORM_KINDS
 from knorm.kernel import KNConv2d
-from knorm.models import create_model, list_models, register_model
-
-# Of a class of nets, those of many layers are rows of the same table.
-DEEP = re.compile(r"(34|50|101|152|161|169|201|40_4|vgg1[369]|small|base|large)$")
-OURS = [name for name in list_models() if not DEEP.search(name)]
+from knorm.models import create_model, register_model
+from tests.nets import SHALLOW
 
 
 def meta_net(name, **options):
@@ -20,7 +15,7 @@ def meta_net(name, **options):
         return create_model(name, num_classes=3, **options).eval()
 
 
-@pytest.mark.parametrize("backbone", OURS)
+@pytest.mark.parametrize("backbone", SHALLOW)
 def test_every_net_of_ours_is_a_backbone(backbone):
     x = torch.empty(1, 3, 65, 98, device="meta")
     for name, stem in (("fcn", "imagenet"), ("deeplabv3plus", "cifar")):

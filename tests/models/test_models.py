@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from knorm.choices import NORM_KINDS
-from knorm.models import create_model, list_models
+from knorm.models import create_model
+from tests.nets import SHALLOW
 
 # A small case of each family: model, options, image size.
 SMALL = {
     "resnet": ("resnet18", {}, 64),
     "preact_resnet": ("preact_resnet18", {}, 64),
+    "kan_nets": ("kannet4", {"conv": "kagn", "widths": (8, 8, 8, 16)}, 16),
     "knresnet": ("knresnet18", {"stem": "cifar"}, 16),
     "knresnet13": ("knresnet13", {"width": 0.25}, 32),
     "resnet8": ("resnet8", {"width": 0.25}, 32),
@@ -67,7 +69,7 @@ def test_a_sample_does_not_depend_on_the_others_bit_for_bit(family, norm):
 @pytest.mark.parametrize(
     ("name", "norm"),
     [
-        *[(name, "layer") for name in list_models()],
+        *[(name, "layer") for name in SHALLOW],
         *[(name, norm) for name in ("knresnet34", "knresnet50") for norm in NORM_KINDS],
     ],
 )
@@ -100,7 +102,7 @@ def test_no_classes_give_the_pooled_features(family):
 @pytest.mark.parametrize(
     ("name", "stem", "norm"),
     [
-        *[(name, "imagenet", "none") for name in list_models()],
+        *[(name, "imagenet", "none") for name in SHALLOW],
         *[(name, "cifar", "kernel") for name, _, _ in SMALL.values()],
     ],
 )

@@ -19,6 +19,7 @@ from privacy.config import (
     parse_recipe,
 )
 from privacy.spending import budget_of
+from tests.recipe_headers import check_header
 
 ALL = list_recipes(RECIPES)
 STUDIES = {name.partition("/")[0]: name for name in ALL if "/" in name}
@@ -53,12 +54,8 @@ def test_every_recipe_builds_a_net_that_can_be_private(name):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_file_says_in_its_header_how_to_run_it(path):
-    header = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#"]
-    name = "" if path.stem == DEFAULT_RECIPE else f" --config {path.stem}"
-    row = "/" if path.stem in STUDIES else ""
-    text = "\n".join(line.removeprefix("#").strip() for line in header).replace("\\\n", "")
-    assert "-m privacy.train" in text
-    assert f"{name}{row}" in text
+    default, rows = path.stem == DEFAULT_RECIPE, path.stem in STUDIES
+    check_header(path, "privacy.train", is_default=default, has_rows=rows)
 
 
 PUBLISHED = {  # lr, batch, norm bound, delta, steps, noise at most, parameters, halvings, top-1

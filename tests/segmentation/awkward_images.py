@@ -49,7 +49,7 @@ def make_images() -> list[tuple[int, torch.Tensor, torch.Tensor]]:
 
 
 def evaluated(
-    accelerator: Accelerator, net: nn.Module, count: int, settings: Inference
+    accelerator: Accelerator, net: nn.Module, count: int, settings: Inference, kept: int = 3
 ) -> Evaluated:
     """Of the first images, of which this rank gets its share."""
     rank, num_ranks = accelerator.process_index, accelerator.num_processes
@@ -62,6 +62,7 @@ def evaluated(
         num_classes=K,
         settings=settings,
         seed=3,
+        kept=kept,
     )
 
 
@@ -74,9 +75,10 @@ def main() -> None:
     found = {}
     for name, settings in SETTINGS.items():
         for count in COUNTS:
-            matrix, images = evaluated(accelerator, net, count, settings)
+            matrix, images, first = evaluated(accelerator, net, count, settings)
             values = {key: column.tolist() for key, column in images.items()}
-            found[f"{name} {count}"] = values | {"matrix": matrix.tolist()}
+            maps = [predicted.tolist() for predicted in first]
+            found[f"{name} {count}"] = values | {"matrix": matrix.tolist(), "first": maps}
     if accelerator.is_main_process:
         print(json.dumps(found))
     accelerator.end_training()

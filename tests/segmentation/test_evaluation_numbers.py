@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pytest
 import torch
@@ -8,12 +7,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from segmentation.classes import CAMVID, IGNORE
-from segmentation.data import evaluation_images, load_data
-from segmentation.data_config import Data, Scenes
-from segmentation.evaluation_numbers import Evaluated, evaluate_images, examples_of
+from segmentation.evaluation_numbers import Evaluated, evaluate_images
 from segmentation.inference_config import Inference
 from segmentation.metrics import confusion_matrix
 from tests.classification.runs import TWO, launch
+from tests.segmentation import awkward_images
 from tests.segmentation.awkward_images import (
     COUNTS,
     SETTINGS,
@@ -24,9 +22,10 @@ from tests.segmentation.awkward_images import (
 )
 
 
-def test_awkward_images_give_the_very_same_numbers_at_1_2_and_3_processes():
+def test_awkward_images_give_the_very_same_numbers_at_1_2_and_3_processes(capsys):
     program = "tests.segmentation.awkward_images"
-    alone = json.loads(launch([sys.executable], program))
+    awkward_images.main()
+    alone = json.loads(capsys.readouterr().out)
     assert set(alone) == {f"{name} {count}" for name in SETTINGS for count in COUNTS}
     for num_processes in ("2", "3"):
         out = launch([*TWO, "--num_processes", num_processes], program)
@@ -63,28 +62,14 @@ def test_every_pixel_with_a_label_counts_once():
     assert found.matrix.sum() == sum((labels != IGNORE).sum() for _, _, labels in images)
 
 
-def test_examples_are_the_first_images_as_evaluation_sees_them(tmp_path):
-    accelerator = Accelerator(cpu=True)
-    scenes = Scenes(train=2, val=3, height=32, width=64)
-    data = load_data(
-        Data(root=str(tmp_path), scenes=scenes, val_fraction=0.0), accelerator, channels_last=False
-    )
-    net, common = nn.Conv2d(3, 19, 3, padding=1), {"settings": Inference(), "seed": 0}
-    found = evaluate_images(
-        accelerator,
-        net,
-        evaluation_images(data, "test"),
-        data.inputs,
-        num_images=3,
-        num_classes=19,
-        **common,
-    )
-    examples = examples_of(accelerator, net, data, "test", 5, **common)
-    assert [example.name for example in examples] == list(data.splits["test"].names)
-    matrices = [confusion_matrix(e.predicted, e.labels, 19) for e in examples]
-    assert found.matrix.sum()
+def test_the_first_images_are_kept_as_they_were_counted():
+    for count, kept, there in ((5, 9, 5), (5, 2, 2), (5, 0, 0)):
+        found = evaluated(Accelerator(cpu=True), make_net(), count, SETTINGS["windows"], kept)
+        assert len(found.first) == there
+    found = evaluated(Accelerator(cpu=True), make_net(), 5, SETTINGS["windows"], 5)
+    pairs = zip(found.first, make_images(), strict=False)
+    matrices = [confusion_matrix(predicted, labels, K) for predicted, (_, _, labels) in pairs]
     assert torch.equal(found.matrix, sum(matrices))
-    assert len(examples_of(accelerator, net, data, "test", 1, **common)) == 1
 
 
 def test_evaluation_leaves_torchs_random_numbers_and_the_nets_mode_alone():

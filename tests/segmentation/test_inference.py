@@ -55,6 +55,16 @@ def test_windows_of_a_pointwise_net_are_the_image_as_a_whole(height, width, wind
     torch.testing.assert_close(found, net(inputs).softmax(1).detach(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"crop": (9, 9)}], ids=["whole", "windows"])
+def test_no_net_sees_an_image_smaller_than_it_takes(settings):
+    net, inputs = Recorder(pointwise()), image(7, 40)
+    settings = Inference(scales=(0.5, 1.0), **settings)
+    found = probabilities(net.eval(), inputs, settings, K, least=9)
+    assert {min(shape[2:]) for shape in net.shapes} == {9}
+    whole = probabilities(net.net, inputs, Inference(scales=(0.5, 1.0)), K)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("settings", [{}, {"crop": (8, 8)}], ids=["whole", "windows"])
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 0.77, 1.0, 2.0)])
 @pytest.mark.parametrize("size", [(1, 1), (5, 9), (20, 31)])

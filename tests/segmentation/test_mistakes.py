@@ -74,6 +74,7 @@ MISTAKES = {
         "loss.class_weights has 2 numbers for 19 classes",
     ),
     "weights of nothing": ([f"--loss.class_weights={[0.0] * 19}"], "are all 0"),
+    "weights of no class": (["--loss.class_weights=[]"], "loss.class_weights is empty; give null"),
     "a mean of means": (["--loss.mean=pixel"], "loss.mean: expected one of image, batch"),
     "heads that run away": (["--head_rate=0"], "head_rate must be positive, got 0"),
     "heads without end": (["--head_rate=1e9"], "head_rate must lie between 0 and 1000"),
@@ -81,6 +82,7 @@ MISTAKES = {
     "epochs and steps": (["--steps=5"], "give epochs or steps, and null for the other"),
     "neither epochs nor steps": (["--epochs=null"], "give epochs or steps, and null for the oth"),
     "a scale of nothing": (["--augment.scale=[0, 1]"], "augment.scale must be [low, high]"),
+    "a step of next to nothing": (["--augment.scale_step=1e-300"], "augment.scale_step must lie"),
     "a number for a range": (["--augment.scale=1"], "augment.scale: expected a tuple"),
     "a crop of nothing": (["--augment.crop=[0, 8]"], "augment.crop must lie between 1"),
     "windows without windows": (["--inference.stride=[4, 4]"], "belongs to inference.crop"),
@@ -236,6 +238,22 @@ TREES = {
 }
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_a_label_is_told_before_there_is_a_run(split, city, capsys):
+    labels = sorted((city / "gtFine" / split).rglob("*_labelIds.png"))
+    for path in labels[1:]:
+        save(path, np.full((20, 30), 0, np.uint8))  # unlabeled
+    assert city_run(city, "--data.val_fraction=0", "--dry_run") == 0  # one file has labels
+    save(labels[0], np.full((20, 30), 0, np.uint8))
+    capsys.readouterr()
+    assert city_run(city, "--data.val_fraction=0") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert str(labels[0]) in err
+    assert f"the {'test' if split == 'val' else split} split" in err
+    assert not (city.parent / "run").exists()
+
+
 @pytest.mark.parametrize("case", TREES)
 def test_a_broken_tree_is_one_line_that_names_the_file_before_there_is_a_run(case, city, capsys):
     damage, message = TREES[case]
@@ -288,15 +306,6 @@ def test_images_of_several_sizes_and_kinds_are_trained_on_and_told(tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [row["class"] for row in result["per_class"]["classes"]] == ["back", "thing"]
     assert "category_miou" not in {row["metric"] for row in result["results"]}
-
-
-def test_a_net_that_cannot_take_the_crop_is_told_before_there_is_a_folder(tmp_path, capsys):
-    arguments = quick(tmp_path / "run", "--augment.crop=[1, 1]")
-    assert run_program(lambda: train.main(arguments)) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert "fcn cannot take images of 1 x 1" in err
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_package_is_named_before_anything_starts(monkeypatch, capsys):

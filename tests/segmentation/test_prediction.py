@@ -116,6 +116,18 @@ def test_mistakes_are_one_line(tmp_path, asked, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["masks", "overlays"])
+def test_no_image_is_replaced_by_what_is_made_of_it(tmp_path, kind):
+    path = save(tmp_path / "out" / kind / "one.png", flag())
+    before = path.read_bytes()
+    (tmp_path / "link.png").symlink_to(path)
+    other = save(tmp_path / "one.png", flag())
+    for images in ([path], [tmp_path / "link.png", other]):
+        with pytest.raises(UserMistakeError, match=rf"{kind}/one\.png is one of the images"):
+            predicted(tmp_path, images=images)
+    assert path.read_bytes() == before
+
+
 def test_a_broken_image_is_named_and_what_came_before_is_kept(tmp_path):
     save(tmp_path / "in" / "a.png", flag())
     (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:45])

@@ -10,6 +10,7 @@ from knorm.training.recipes import list_recipes
 from segmentation.config import DEFAULT_RECIPE, RECIPES, parse_recipe
 from segmentation.task import BACKBONE
 from segmentation.work import IN_CHANS
+from tests.recipe_headers import check_header
 
 ALL = list_recipes(RECIPES)
 STUDIES = {name.partition("/")[0]: name for name in ALL if "/" in name}
@@ -50,12 +51,8 @@ def test_every_recipe_builds_its_net_for_its_crops(name):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_file_says_in_its_header_how_to_run_it(path):
-    header = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#"]
-    name = "" if path.stem == DEFAULT_RECIPE else f" --config {path.stem}"
-    row = "/" if path.stem in STUDIES else ""
-    text = "\n".join(line.removeprefix("#").strip() for line in header).replace("\\\n", "")
-    assert "-m segmentation.train" in text
-    assert f"{name}{row}" in text
+    default, rows = path.stem == DEFAULT_RECIPE, path.stem in STUDIES
+    check_header(path, "segmentation.train", is_default=default, has_rows=rows)
 
 
 def test_every_recipe_but_the_default_says_the_published_number_that_it_aims_at():

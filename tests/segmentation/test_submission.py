@@ -1,4 +1,6 @@
+import struct
 import zipfile
+import zlib
 from argparse import Namespace
 
 import numpy as np
@@ -95,6 +97,22 @@ def unknown_value(path):
     save(path, np.full((6, 9), 77, dtype=np.uint8))
 
 
+def header(path, side):
+    """A PNG whose header says that it is much larger."""
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", side, side)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+
+
+def large(path):
+    header(path, 9000)
+
+
+def huge(path):
+    header(path, 60_000)
+
+
 def cut_off(path):
     path.write_bytes(path.read_bytes()[:50])
 
@@ -136,6 +154,8 @@ def readme(path):
             "are these train numbers?",
         ),
         (unknown_value, f"{FIRST}: the value 77 is the label id of no class that is evaluated"),
+        (large, f"{FIRST}: 9000 x 9000 pixels, but the image has 6 x 9"),
+        (huge, f"{FIRST}: not an image that can be read: Image size (3600000000 pixels)"),
         (cut_off, f"{FIRST}: not an image that can be read: "),
         (removed, f"{FIRST}: missing"),
         (doubled, f"other/{FIRST}: the second for its image, beside {FIRST}"),
@@ -173,6 +193,13 @@ def test_a_damaged_zip_is_told(images, sent, tmp_path):
     for place in ("sent.zip", "nowhere.zip"):
         with pytest.raises(UserMistakeError, match=f"{place} is neither a folder nor a zip"):
             faults(tmp_path / place, images_of(images))
+
+
+def test_two_images_of_the_same_name_are_refused_by_both_names(images):
+    save(images / "again" / FIRST, flag())
+    match = rf"again/{FIRST} and .*berlin/{FIRST} are named as the same image"
+    with pytest.raises(UserMistakeError, match=match):
+        images_of(images)
 
 
 def test_only_cityscapes_images_and_classes(written, images, tmp_path):

@@ -54,6 +54,29 @@ def test_an_evaluation_leaves_the_net_as_it_was_and_tells_all_scores(work):
     assert len(found.details.examples) == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "loss"),
+        (["--loss.mean=batch"], "loss"),
+        (["--model.options.aux=true"], "objective"),
+        (["--model.options.aux=true", "--loss.aux=0"], "loss"),
+        (["--loss.dice=0.5"], "objective"),
+        (["--loss.label_smoothing=0.1"], "objective"),
+        (["--loss.ohem_threshold=0"], "objective"),
+        ([f"--loss.class_weights={[2.0] * 19}"], "objective"),
+    ],
+)
+def test_only_plain_cross_entropy_is_logged_by_the_name_that_evaluation_gives_it(
+    work, arguments, name, tmp_path
+):
+    one = work.of(parse_recipe([*quick(tmp_path), *arguments]))
+    net, batch = one.make_net(None).train(), one.made_up(2, seed=0)
+    _, sums = one.loss(net, batch)
+    assert list(sums) == list(one.logged) == [name, "pixel_accuracy", "count"]
+    assert list(one.loss(net, batch._replace(real=0))[1]) == list(one.logged)
+
+
 def test_what_is_told_of_the_net_is_enough_to_make_it_and_its_inputs_again(work):
     facts = work.facts()
     assert (facts["num_classes"], facts["in_chans"]) == (19, 3)

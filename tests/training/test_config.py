@@ -4,7 +4,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from knorm.training.config import option_types, parse, to_yaml
+from knorm.training.config import option_types, parse, parse_content, to_yaml
 from knorm.training.mistakes import UserMistakeError
 
 
@@ -156,3 +156,35 @@ def test_what_a_recipe_must_say_is_asked_for(read, tmp_path):
     path.write_text(yaml.safe_dump({"load": 1}))
     with pytest.raises(UserMistakeError, match=r"wheel\.size"):
         read("--config", str(path))
+
+
+CONTENT = {"wheel": {"size": 2, "kind": "steel"}, "options": {"inner": {"a": 1}}}
+
+
+def test_content_is_read_as_a_file_is_and_options_win():
+    cart = parse_content(Cart, CONTENT, ["--wheel.size", "3", "--wheel.spokes"], where="row 1")
+    assert cart.wheel == Wheel(size=3, kind="steel", spokes=True)
+    assert parse_content(Cart, CONTENT, ["--options.inner.b=2"], where="").options == {
+        "inner": {"a": 1, "b": 2}
+    }
+    assert parse_content(Cart, CONTENT, where="row 1").wheel.size == 2  # nothing stays behind
+
+
+@pytest.mark.parametrize(
+    ("content", "argv", "message"),
+    [
+        (
+            {"wheel": {"sice": 2}},
+            [],
+            "^row 1: wheel.sice: no such option; did you mean 'wheel.size'",
+        ),
+        ({"wheel": {"size": "x"}}, [], "^row 1: wheel.size: expected float, got 'x'"),
+        ({"wheel": {"size": -1}}, [], "^row 1: wheel.size must be positive, got -1"),
+        ({"load": 1.0}, [], "row 1"),
+        (CONTENT, ["--wheel.size", "x"], "^--wheel.size: expected float, got 'x'"),
+        (CONTENT, ["--config", "plain"], "^--config: row 1 takes single options"),
+    ],
+)
+def test_a_mistake_in_content_is_told_with_its_place(content, argv, message):
+    with pytest.raises(UserMistakeError, match=message):
+        parse_content(Cart, content, argv, where="row 1")

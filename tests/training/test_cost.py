@@ -1,14 +1,18 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from knorm import KernelNorm2d, KNConv2d
+from knorm.kan import KANConv2d
 from knorm.models import create_model
 from knorm.training.cost import (
     Macs,
     count_macs,
     count_mult_adds,
     count_parameters,
+    forget_peak_memory,
     macs_by_module,
     peak_memory,
     stages,
@@ -116,3 +120,21 @@ def test_a_large_net_is_counted_without_computing_anything():
 
 def test_a_process_takes_memory():
     assert peak_memory(torch.device("cpu")) > 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone forgets peaks")
+def test_the_peak_of_memory_can_be_forgotten():
+    device = torch.device("cpu")
+    block = torch.ones(50_000_000)
+    high = peak_memory(device)
+    del block
+    assert peak_memory(device) == high
+    forget_peak_memory(device)
+    assert peak_memory(device) < high - 100_000_000
+
+
+@pytest.mark.parametrize("form", ["kan", "kagn", "wavkan"])
+def test_branches_of_kan_convolutions_count_at_every_position(form):
+    conv = KANConv2d(3, 4, 3, padding=1, form=form, norm="none", act=nn.Identity())
+    weights = sum(parameter.numel() for parameter in conv.parameters())
+    assert count_mult_adds(conv, torch.randn(2, 3, 5, 6)) == 2 * 30 * weights

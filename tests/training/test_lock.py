@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from knorm.training import lock
-from knorm.training.mistakes import UserMistakeError
+from knorm.training.mistakes import InUseError
 
 HOLDER = """
 import sys, time
@@ -25,7 +25,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
         try:
             assert holder.stdout.readline() == "held\n"
             words = f"{tmp_path} is in use by process {holder.pid} on "
-            with pytest.raises(UserMistakeError, match=words), lock.locked(tmp_path):
+            with pytest.raises(InUseError, match=words), lock.locked(tmp_path):
                 pytest.fail("two processes are inside")
         finally:
             holder.kill()
@@ -38,7 +38,7 @@ def test_the_lock_is_dropped_at_the_end_and_after_a_failure(tmp_path):
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), lock.locked(tmp_path):
             raise ZeroDivisionError
-    with lock.locked(tmp_path), pytest.raises(UserMistakeError, match="in use by process"):
+    with lock.locked(tmp_path), pytest.raises(InUseError, match="in use by process"):
         lock.locked(tmp_path).__enter__()
 
 
@@ -56,3 +56,10 @@ def test_a_file_system_without_locks_is_noted(tmp_path, monkeypatch, capsys, num
         note = capsys.readouterr().out
     assert note.startswith(f"note: {tmp_path} lies where files cannot be locked (No locks avail")
     assert note.count("\n") == 1
+
+
+def test_locks_of_other_names_do_not_meet(tmp_path):
+    with lock.locked(tmp_path), lock.locked(tmp_path, ".other.lock"):
+        again = lock.locked(tmp_path, ".other.lock")
+        with pytest.raises(InUseError):
+            again.__enter__()

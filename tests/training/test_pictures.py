@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from knorm.training import pictures
-from knorm.training.pictures import draw_compared, draw_confusion, draw_curves, panels_of
+from knorm.training.pictures import (
+    draw_against,
+    draw_bars,
+    draw_compared,
+    draw_confusion,
+    draw_curves,
+    panels_of,
+)
 
 ROW = {
     "epoch": 1,
@@ -73,3 +80,33 @@ def test_a_confusion_matrix_names_what_can_be_read(tmp_path, figures, count, nam
     assert len(axes.get_yticklabels()) == named
     assert len(axes.texts) == numbers
     assert axes.images[0].get_array()[0, 1] == pytest.approx(7 / 8)
+    colors = axes.images[0].to_rgba(axes.images[0].get_array())
+    assert colors[1].tolist() == [[0.8, 0.8, 0.8, 1]] * count  # absent
+    assert colors[2, 0].tolist() != colors[1, 0].tolist()
+
+
+def test_bars_stand_beside_published_marks_and_the_baselines_line(tmp_path, figures):
+    rows = {"baseline": [90.0, 92.0], "wider": [95.0]}
+    draw_bars(rows, tmp_path / "bars.png", "top-1 %", {"wider": 93.0}, "baseline")
+    axes = figures[0].axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [91.0, 95.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["baseline", "wider"]
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert sorted(texts) == ["baseline", "published"]
+    assert axes.get_xlabel() == "top-1 %; the axis does not begin at 0"
+    assert axes.get_xlim() == (90.0, 96.0)
+
+
+def test_bars_of_one_row_can_be_drawn(tmp_path, figures):
+    draw_bars({"only": [0.5]}, tmp_path / "bars.png", "top-1 %")
+    assert figures[0].axes[0].get_legend() is None
+    assert figures[0].axes[0].get_xlabel() == "top-1 %"
+
+
+def test_points_carry_their_names_on_a_logarithmic_axis(tmp_path, figures):
+    points = {"a": (1e5, [70.0, 72.0]), "b": (1e6, [75.0])}
+    draw_against(points, tmp_path / "points.png", "parameters", "top-1 %")
+    axes = figures[0].axes[0]
+    assert axes.get_xscale() == "log"
+    assert [text.get_text() for text in axes.texts] == ["a", "b"]
+    assert [text.xy for text in axes.texts] == [(1e5, 71.0), (1e6, 75.0)]

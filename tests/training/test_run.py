@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -85,6 +86,13 @@ def test_the_first_of_the_highest_scores_is_the_best(run):
     states = {name: checkpoint.load(run.folder / name).state for name in ("best", "last")}
     assert {name: state["epoch"] for name, state in states.items()} == {"best": 2, "last": 4}
     assert states["best"]["classes"] == "ab"
+
+
+def test_a_score_that_is_no_number_is_never_the_best(run):
+    for epoch, score in enumerate([(math.nan, -1.0), (0.5, -1.0), (math.nan, 0.0)], start=1):
+        run.record(trainer_at(epoch), {"epoch": epoch}, score)
+        assert run.best == (None if epoch == 1 else {"epoch": 2})
+        assert (run.folder / "best").exists() == (epoch > 1)
 
 
 def test_without_a_score_there_are_no_best_weights(run):
