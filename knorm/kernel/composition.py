@@ -20,8 +20,8 @@ from torch.overrides import handle_torch_function, has_torch_function
 from knorm.choices import STATS, Stats, check_name
 from knorm.kernel import windows
 from knorm.kernel.autograd import CentredConv, ChannelMoments, statistics_dtype
-
-MAX_RMS = 3.0  # of a normalized unit, see "bounded"
+from knorm.kernel.dropout import draw_seed, keep_mask
+from knorm.kernel.passes import MAX_RMS
 
 PaddingMode = windows.PaddingMode
 Size = int | Sequence[int]
@@ -87,7 +87,9 @@ def window_stats(
     x, padding = windows.pad_input(x, pairs, padding_mode)
     windows.check_fits(x.shape[2:], kernel_size, padding, dilation)
     x = x.unflatten(1, (groups, -1))
-    dropout = keep_mask(x, dropout_p) if stats == "sampled" and dropout_p > 0 else None
+    dropout = None
+    if stats == "sampled" and dropout_p > 0:
+        dropout = keep_mask(x, dropout_p, draw_seed()), 1 / (1 - dropout_p)
     growth = (
         mean_growth(dropout_p, x.shape[2] * math.prod(kernel_size)) if stats == "expected" else 1
     )
@@ -158,24 +160,6 @@ def _unit_moments(x: Tensor, dropouts: list[tuple[Tensor | None, float]], geomet
 def pixel_level(x: Tensor) -> Tensor:
     """Every pixel's mean over its group's channels, a constant: (N, S, C, ...) -> (N, S, ...)."""
     return x.detach().mean(2, dtype=statistics_dtype(x))
-
-
-def keep_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
-    """A boolean mask for x (N, S, C, *space), False with probability p, and the scale 1 / (1 - p).
-
-    Four elements share a 64-bit random word, several times faster than a uniform number each;
-    p is therefore taken to the nearest multiple of 2**-16 (but never to 0 or 1).
-    """
-    threshold = min(max(round(p * 2**16), 1), 2**16 - 1)
-    count = x.numel()
-    words = torch.randint(-(2**63), 2**63 - 1, ((count + 3) // 4,), device=x.device)
-    keep = words.view(torch.int16)[:count] >= threshold - 2**15
-    if x.stride(2) == 1:  # channels_last: random numbers in the order of memory
-        samples, groups, channels, *space = x.shape
-        keep = keep.view(samples, *space, groups, channels).movedim((-2, -1), (1, 2))
-    else:
-        keep = keep.view(x.shape)
-    return keep, 1 / (1 - threshold / 2**16)
 
 
 def normalized_conv(

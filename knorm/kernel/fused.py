@@ -1,30 +1,21 @@
-"""The passes of `KNConv` over whole activations: forward, and backward in closed form.
+"""The algorithm of `KNConv` over the passes of a device: forward, and backward in closed form.
 
 As much is read, written and kept as by a convolution and a batch norm: for the backward pass the
 input and the convolution before it is scaled (a batch norm's input), and the seed of the dropout.
-Statistics are a few maps for each group of channels; torch differentiates what happens to them.
+Statistics are a few maps for each group of channels.
 
-With v = x less every pixel's level, y = rstd * (v * w) + rows @ sums: a unit's row holds what the
-levels of its elements are above its mean, times rstd, and the sums are those of the weights over
-channels; see docs/definition.md.
+With v = x less every pixel's level, y = rstd * (v * w) + rows @ sums + b: a unit's row holds what
+the levels of its elements are above its mean, times rstd, and the sums are those of the weights
+over channels; see docs/definition.md.
 """
 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from knorm.kernel.autograd import CONVOLUTIONS
-from knorm.kernel.moments import (
-    Dropout,
-    Moments,
-    Pixels,
-    add_moment_grads,
-    chunks,
-    pixel_moments,
-)
-from knorm.kernel.units import Geometry, Rule, Units, through_statistics, unit_statistics
+from knorm.kernel.passes import Dropout, Geometry, Passes, Rule
 
 
 class Options(NamedTuple):
@@ -38,48 +29,52 @@ class Options(NamedTuple):
     dtype: torch.dtype
     """what the convolution computes in"""
 
+    def dropout(self, seed: int) -> Dropout | None:
+        p = self.rule.dropout_p
+        return Dropout(p, seed) if p else None
+
 
 def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, seed: int, options: Options, keep: bool
+    passes: Passes,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    seed: int,
+    options: Options,
+    keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """The output, and the convolution before it is scaled; nothing for that unless to `keep`."""
-    geometry, dtype = options.geometry, options.dtype
-    moments, centred, _ = moments_of(x, seed, options)
-    units = unit_statistics(moments, x.shape[1] // options.num_stats, geometry, options.rule).units
-    conv = CONVOLUTIONS[weight.dim() - 2](
-        centred, weight.to(dtype), None, *geometry[1:], options.groups
-    )
+    geometry, dtype, num_stats = options.geometry, options.dtype, options.num_stats
+    moments, centred = passes.moments(x, num_stats, options.dropout(seed), dtype)
+    assert centred is not None
+    convolve = CONVOLUTIONS[weight.dim() - 2]
+    conv = convolve(centred, weight.to(dtype), None, *geometry[1:], options.groups)
     del centred
+    conv = laid_out(conv, num_stats)
+    units = passes.unit_statistics(moments, x.shape[1] // num_stats, geometry, options.rule)
     out = torch.empty_like(conv) if keep else conv
-    pixels = Pixels(conv, options.num_stats)
-    rows, sums = rows_of(units, bias is not None).to(dtype), sums_of(weight, bias, options)
-    for chunk in chunks(conv):
-        into = pixels.view(out[chunk])
-        torch.mul(pixels.view(conv[chunk]), pixels.unmaps(units.rstd[chunk]).to(dtype), out=into)
-        ours, theirs = rows[chunk].flatten(0, 1), sums.repeat(len(rows[chunk]), 1, 1)
-        if pixels.last:
-            into.baddbmm_(ours, theirs.mT)
-        else:
-            into.baddbmm_(theirs, ours.mT)
+    offset = None if bias is None else bias.to(dtype).view(num_stats, -1)
+    passes.scale(conv, units, sums_of(weight, options), offset, out)
     return out, conv if keep else conv.new_empty(0)
 
 
 def backward(
+    passes: Passes,
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
     conv: Tensor,
     seed: int,
     options: Options,
     need_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of x, weight and bias; nothing for a bias that there is not, and for x unless needed."""
-    geometry = options.geometry
-    moments, centred, dropped = moments_of(x, seed, options)
+    """Of x (nothing unless needed), weight and bias."""
+    geometry, rule, dropout = options.geometry, options.rule, options.dropout(seed)
     channels = x.shape[1] // options.num_stats
-    found = unit_statistics(moments, channels, geometry, options.rule)
-    scaled, grad_units, grad_sums = through_units(grad, conv, weight, bias, found.units, options)
+    moments, centred = passes.moments(x, options.num_stats, dropout, options.dtype)
+    units = passes.unit_statistics(moments, channels, geometry, rule)
+    grad = in_strides_of(conv, grad)
+    scaled, grads, of_sums, of_bias = passes.unscale(grad, conv, units, sums_of(weight, options))
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
         scaled,
         centred,
@@ -92,76 +87,26 @@ def backward(
         [need_x, True, False],
     )
     del scaled, centred
-    sums = grad_sums[:, : geometry_size(geometry)].to(grad_weight.dtype)
-    grad_weight = grad_weight + sums.view(weight.shape[0], 1, *weight.shape[2:])
-    grad_weight = in_strides_of(weight, grad_weight)
-    grad_bias = weight.new_empty(0) if bias is None else in_strides_of(bias, grad_sums[:, -1])
+    of_sums = of_sums.reshape(weight.shape[0], 1, *weight.shape[2:])
+    grad_weight = in_strides_of(weight, grad_weight.add_(of_sums))
+    grad_bias = of_bias.flatten().to(weight.dtype)
     if not need_x:
         return x.new_empty(0), grad_weight, grad_bias
-    grads = through_statistics(grad_units, found, moments, channels, geometry, options.rule)
+    slopes = passes.through_statistics(grads, units, moments, channels, geometry, rule)
     grad_x = in_strides_of(x, grad_x)
-    add_moment_grads(grad_x, x, moments, grads, dropped)
+    passes.add(grad_x, x, moments, slopes, dropout)
     return grad_x, grad_weight, grad_bias
 
 
-def through_units(
-    grad: Tensor,
-    conv: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    units: Units,
-    options: Options,
-) -> tuple[Tensor, Units, Tensor]:
-    """Of the convolution, of the units' statistics, and of the sums of weights (O, K or K + 1)."""
-    grad, scaled = in_strides_of(conv, grad), torch.empty_like(conv)
-    pixels, size = Pixels(conv, options.num_stats), geometry_size(options.geometry)
-    rows, sums = rows_of(units, bias is not None).to(conv.dtype), sums_of(weight, bias, options)
-    grad_rstd, grad_rows = [], []
-    grad_sums = torch.zeros(sums.shape, dtype=units.rstd.dtype, device=sums.device)
-    for chunk in chunks(conv):
-        part = pixels.view(grad[chunk])
-        product = part * pixels.view(conv[chunk])
-        total = product.sum(pixels.dim, keepdim=True, dtype=units.rstd.dtype)
-        grad_rstd.append(pixels.maps(total))
-        ours, theirs = rows[chunk].flatten(0, 1), sums.repeat(len(rows[chunk]), 1, 1)
-        by_channel = part.mT if pixels.last else part
-        grad_rows.append((by_channel.mT @ theirs).view_as(rows[chunk]))
-        found = (by_channel @ ours).view(-1, *sums.shape)
-        grad_sums += found.sum(0, dtype=grad_sums.dtype)
-        scale = pixels.unmaps(units.rstd[chunk]).to(part.dtype)
-        torch.mul(part, scale, out=pixels.view(scaled[chunk]))
-    by_row = torch.cat(grad_rows)[..., :size].to(units.rstd.dtype).view_as(units.shift)
-    rstd = torch.cat(grad_rstd) + (by_row * units.shift).sum(-1)
-    return scaled, Units(by_row * units.rstd.unsqueeze(-1), rstd), grad_sums.flatten(0, 1)
+def sums_of(weight: Tensor, options: Options) -> Tensor:
+    """The weights summed over channels: (S, O, K)."""
+    return weight.sum(1).flatten(1).unflatten(0, (options.num_stats, -1)).to(options.dtype)
 
 
-def moments_of(x: Tensor, seed: int, options: Options) -> tuple[Moments, Tensor, list[Tensor]]:
-    """The pixels' moments, x less their levels to be convolved, and what is dropped."""
-    p = options.rule.dropout_p
-    centred = torch.empty_like(x, dtype=options.dtype)
-    moments, dropped = pixel_moments(
-        x, options.num_stats, Dropout(p, seed, x.device) if p else None, centred
-    )
-    return moments, centred, dropped
-
-
-def rows_of(units: Units, has_bias: bool) -> Tensor:
-    """(N, S, P, K), and a column of ones with a bias."""
-    rows = (units.shift * units.rstd.unsqueeze(-1)).flatten(2, -2)
-    return F.pad(rows, (0, 1), value=1.0) if has_bias else rows
-
-
-def sums_of(weight: Tensor, bias: Tensor | None, options: Options) -> Tensor:
-    """The weights summed over channels, and the bias: (S, O / S, K or K + 1)."""
-    sums = weight.sum(1).flatten(1)
-    if bias is not None:
-        sums = torch.cat((sums, bias.unsqueeze(1)), 1)
-    return sums.unflatten(0, (options.num_stats, -1)).to(options.dtype)
-
-
-def geometry_size(geometry: Geometry) -> int:
-    """Elements of a kernel."""
-    return torch.Size(geometry.kernel_size).numel()
+def laid_out(x: Tensor, num_stats: int) -> Tensor:
+    """`x` contiguous, or channels last as it is where that can be, see `passes`."""
+    is_last = num_stats == 1 and x.movedim(1, -1).is_contiguous()
+    return x if is_last else x.contiguous()
 
 
 def in_strides_of(like: Tensor, values: Tensor) -> Tensor:

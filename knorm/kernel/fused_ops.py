@@ -5,36 +5,49 @@ that the backward pass drops the same elements and no device is waited for.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.library import custom_op
+from torch.nn import Parameter
 
 from knorm.kernel import composition, fused
 from knorm.kernel.autograd import CONVOLUTIONS
-from knorm.kernel.fused import Options
-from knorm.kernel.moments import Dropout, is_channels_last, keep_mask
-from knorm.kernel.units import Geometry, Rule
+from knorm.kernel.dropout import keep_mask
+from knorm.kernel.fused import Options, laid_out
+from knorm.kernel.passes import Geometry, Passes, Rule
 
-DEVICES = ("cpu",)
+PASSES = {"cpu": "knorm.kernel.cpu"}
+"""The modules of passes by device; imported when the first tensor comes"""
+DTYPES = {"cpu": {torch.float32, torch.float64}}
+"""What they take, and what the convolution may compute in"""
 NO_SEED = torch.zeros((), dtype=torch.int64)  # where nothing is dropped
 
 
-def serves(x: Tensor) -> bool:
-    """Whether there are passes of our own for such a tensor; what is exported is composed."""
-    return x.device.type in DEVICES and not torch.compiler.is_exporting()
+def passes_for(x: Tensor) -> Passes:
+    """Those of its device."""
+    return cast(Passes, import_module(PASSES[x.device.type]))
 
 
-def draw_seed() -> Tensor:
-    """From torch's generator of the CPU."""
-    return torch.randint(2**63 - 1, ())
+def conv_dtype(x: Tensor) -> torch.dtype:
+    """What a convolution of `x` computes in here."""
+    device = x.device.type
+    casts = torch.is_autocast_enabled(device) and x.dtype != torch.double
+    return torch.get_autocast_dtype(device) if casts else x.dtype
 
 
-def laid_out(x: Tensor, num_stats: int) -> Tensor:
-    """`x` with its channels first or last in memory; first where they have several statistics."""
-    return x if num_stats == 1 and is_channels_last(x) else x.contiguous()
+def serves(x: Tensor, *weights: Tensor) -> bool:
+    """Whether there are passes for a call with these tensors; what is exported is composed."""
+    device = x.device.type
+    return (
+        device in PASSES
+        and {x.dtype, conv_dtype(x)} <= DTYPES[device]
+        and all(type(t) in (Tensor, Parameter) and t.device == x.device for t in (x, *weights))
+        and not torch.compiler.is_exporting()
+    )
 
 
 @custom_op("knorm::kn_conv", mutates_args=())
@@ -60,7 +73,7 @@ def kn_conv(
     rule = Rule(dropout_p, growth, bounded, eps)
     options = Options(geometry, groups, num_stats, rule, dtype)
     with torch.autocast(x.device.type, enabled=False):
-        return fused.forward(x, weight, bias, int(seed), options, keep)
+        return fused.forward(passes_for(x), x, weight, bias, int(seed), options, keep)
 
 
 @kn_conv.register_fake
@@ -68,6 +81,7 @@ def _(x, weight, bias, seed, stride, padding, dilation, groups, num_stats, *rest
     dtype, keep = rest[-2:]
     conv = CONVOLUTIONS[weight.dim() - 2]
     out = conv(x.to(dtype), weight.to(dtype), None, stride, padding, dilation, groups)
+    out = laid_out(out, num_stats)
     return out, torch.empty_like(out) if keep else out.new_empty(0)
 
 
@@ -76,7 +90,6 @@ def kn_conv_backward(
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
     conv: Tensor,
     seed: Tensor,
     stride: Sequence[int],
@@ -91,21 +104,18 @@ def kn_conv_backward(
     dtype: torch.dtype,
     need_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias, nothing for those that are not needed."""
+    """Gradients of x (nothing unless needed), weight and bias."""
     geometry = Geometry(weight.shape[2:], stride, padding, dilation)
     rule = Rule(dropout_p, growth, bounded, eps)
     options = Options(geometry, groups, num_stats, rule, dtype)
-    return fused.backward(grad, x, weight, bias, conv, int(seed), options, need_x)
+    return fused.backward(passes_for(x), grad, x, weight, conv, int(seed), options, need_x)
 
 
 @kn_conv_backward.register_fake
-def _(grad, x, weight, bias, conv, seed, *settings):
+def _(grad, x, weight, conv, seed, *settings):
     need_x = settings[-1]
-    return (
-        torch.empty_like(x) if need_x else x.new_empty(0),
-        torch.empty_like(weight),
-        weight.new_empty(0) if bias is None else torch.empty_like(bias),
-    )
+    of_x = torch.empty_like(x) if need_x else x.new_empty(0)
+    return of_x, torch.empty_like(weight), weight.new_empty(weight.shape[0])
 
 
 class KNConv(Function):
@@ -118,16 +128,17 @@ class KNConv(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, weight, bias, seed, *ctx.settings, _ = inputs
+        ctx.has_bias = bias is not None
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(x, weight, bias, seed, output[1])
+        ctx.save_for_backward(x, weight, seed, output[1])
 
     @staticmethod
     def backward(ctx, *grads):
-        x, weight, bias, seed, conv = ctx.saved_tensors
+        x, weight, seed, conv = ctx.saved_tensors
         need_x = ctx.needs_input_grad[0]
-        inputs = (grads[0], x, weight, bias, conv, seed, *ctx.settings, need_x)
+        inputs = (grads[0], x, weight, conv, seed, *ctx.settings, need_x)
         of_x, of_weight, of_bias = KNConvBackward.apply(*inputs)
-        found = (of_x if need_x else None, of_weight, None if bias is None else of_bias)
+        found = (of_x if need_x else None, of_weight, of_bias if ctx.has_bias else None)
         return (*found, *[None] * (2 + len(ctx.settings)))
 
     @staticmethod
@@ -144,29 +155,28 @@ class KNConvBackward(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        grad, x, weight, bias, _, seed, *ctx.settings, ctx.need_x = inputs
-        ctx.save_for_backward(grad, x, weight, bias, seed)
+        grad, x, weight, _, seed, *ctx.settings, _ = inputs
+        ctx.save_for_backward(grad, x, weight, seed)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, *grads):
-        grad, x, weight, bias, seed = ctx.saved_tensors
+        *tensors, seed = ctx.saved_tensors
         further = torch.is_grad_enabled()
         with torch.enable_grad():
-            leaves = [_leaf(t) for t in (x, weight, bias) if t is not None]
-            grad = _leaf(grad)
-            out = composed(*leaves, *[None] * (3 - len(leaves)), seed, ctx.settings)
+            grad, x, weight = (t if t.requires_grad else _leaf(t) for t in tensors)
+            leaves = (x, weight, _leaf(weight.new_zeros(weight.shape[0])))
+            out = composed(*leaves, seed, ctx.settings)
             first = torch.autograd.grad(out, leaves, grad, create_graph=True)
-            met = [(f, g) for f, g in zip(first, grads, strict=False) if g is not None]
+            met = [(f, g) for f, g in zip(first, grads, strict=True) if g is not None]
             second = torch.autograd.grad(
                 [f for f, _ in met],
-                [grad, *leaves],
+                [grad, x, weight],
                 [g for _, g in met],
                 create_graph=further,
                 allow_unused=True,
             )
-        found = [*second, *[None] * (4 - len(second))]
-        return (*found, *[None] * (3 + len(ctx.settings)))
+        return (*second, *[None] * (3 + len(ctx.settings)))
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
@@ -174,7 +184,7 @@ class KNConvBackward(Function):
 
 
 def _leaf(tensor: Tensor) -> Tensor:
-    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+    return tensor.detach().requires_grad_()
 
 
 def one_by_one(function: type[Function], info: Any, in_dims: Sequence, inputs: Sequence):
@@ -199,12 +209,9 @@ def composed(
 ) -> Tensor:
     """The same output of differentiable operations."""
     stride, padding, dilation, groups, num_stats, p, growth, bounded, eps, dtype = settings
-    dropout = None
-    if p:
-        dropped = Dropout(p, int(seed), x.device)
-        dropout = keep_mask(x.detach(), num_stats, dropped), 1 / (1 - p)
-    geometry = (weight.shape[2:], stride, padding, dilation)
     grouped = x.unflatten(1, (num_stats, -1))
+    dropout = (keep_mask(grouped, p, seed), 1 / (1 - p)) if p else None
+    geometry = (weight.shape[2:], stride, padding, dilation)
     stats = composition.unit_stats(grouped, geometry, dropout, growth, bounded, eps)
     with torch.autocast(x.device.type, dtype, enabled=dtype != x.dtype):
         return composition.normalized_conv(

@@ -10,6 +10,8 @@ from torch.overrides import has_torch_function
 from knorm.choices import Stats
 from knorm.kernel import fused_ops, windows
 from knorm.kernel.composition import check_options, mean_growth, normalized_conv, window_stats
+from knorm.kernel.dropout import draw_seed
+from knorm.kernel.fused import laid_out
 
 PaddingMode = windows.PaddingMode
 Size = int | Sequence[int]
@@ -45,7 +47,7 @@ def kn_conv(
     num_stats = groups if group_stats else 1
     size = (stride, padding, dilation, groups)
     rule = {"dropout_p": dropout_p, "stats": stats, "bounded": bounded, "eps": eps}
-    if fused_ops.serves(batch) and not has_torch_function((weight, bias)):
+    if fused_ops.serves(batch, weight) and not has_torch_function((weight, bias)):
         out = _fused_conv(batch, weight, bias, *size, padding_mode, num_stats, **rule)
     else:
         unit_stats = window_stats(
@@ -90,17 +92,14 @@ def _fused_conv(
     growth = 1.0
     if stats == "expected" and dropout_p > 0:
         growth = mean_growth(dropout_p, x.shape[1] // num_stats * math.prod(kernel_size))
-    device = x.device.type
-    casts = torch.is_autocast_enabled(device) and x.dtype != torch.double
-    dtype = torch.get_autocast_dtype(device) if casts else x.dtype
     keep = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, weight, bias)
     )
     out, _ = fused_ops.KNConv.apply(
-        fused_ops.laid_out(x, num_stats),
+        laid_out(x, num_stats),
         weight,
         bias,
-        fused_ops.draw_seed() if samples else fused_ops.NO_SEED,
+        draw_seed() if samples else fused_ops.NO_SEED,
         stride,
         zeros,
         dilation,
@@ -110,7 +109,7 @@ def _fused_conv(
         growth,
         bounded,
         eps,
-        dtype,
+        fused_ops.conv_dtype(x),
         keep,
     )
     return out

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
 
-from knorm.kernel import fused_ops, reference, windows
-from knorm.kernel.moments import Dropout, keep_mask
+from knorm.kernel import reference, windows
+from knorm.kernel.dropout import draw_seed, keep_mask
 
 PADDING_MODES = tuple(windows.PADDING_MODES)
 
@@ -67,8 +67,7 @@ def dropped(x, case, p, groups, seed):
     """The padded input after the dropout that `kn_conv` draws at this seed."""
     x, rest = windows.pad_input(x, pairs(case), case["padding_mode"])
     torch.manual_seed(seed)
-    dropout = Dropout(p, int(fused_ops.draw_seed()), x.device)
-    keep = keep_mask(x.detach().contiguous(), groups, dropout)
+    keep = keep_mask(x.detach().unflatten(1, (groups, -1)), p, draw_seed())
     return windows.zero_pad(x * keep.flatten(1, 2) / (1 - p), rest)
 
 
