@@ -28,6 +28,10 @@ TRAINING = CORE | {
 }
 ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/kernel": CORE | {"knorm.kernel", "knorm.choices"},
+    **{
+        f"knorm/kernel/{name}.py": CORE | {"triton", "knorm.kernel"}
+        for name in ("cuda", "triton_convs", "triton_loops", "triton_windows")
+    },
     "knorm/kan": CORE | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan"},
     "knorm/models": CORE
     | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan", "knorm.models"}

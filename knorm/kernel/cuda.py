@@ -23,11 +23,12 @@ from knorm.kernel.autograd import statistics_dtype
 from knorm.kernel.dropout import threshold_of
 from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule, Unscaled
 
-TILE = 4096  # elements of activations that a program holds
-ALONG = 128  # of them side by side in memory
-WIDEST = 8192  # elements of a tile of deviations, or of sums of weights
+TILE = 2048  # elements of activations that a program holds
+ALONG = 64  # of them side by side in memory, at most
+ACROSS = 128  # and in the other direction
 BLOCK = 128  # pixels or units of a program over maps
 SLICES = 1024  # partial sums over samples, at most
+NARROW = 2**31  # elements that offsets of 32 bits reach
 LEAST_BLOCKS = 4  # of pixels in a slice
 
 Sizes = tuple[int, ...]
@@ -69,8 +70,8 @@ class View(NamedTuple):
         ends = (self.pixels, self.channels)
         sizes = [max(triton.next_power_of_2(end), least) for end in ends]
         last = self.stride_c == 1
-        sizes[last] = min(sizes[last], ALONG, most)
-        sizes[not last] = max(min(sizes[not last], TILE // sizes[last], most), least)
+        sizes[last] = max(min(sizes[last], ALONG, most), least)
+        sizes[not last] = max(min(sizes[not last], TILE // sizes[last], ACROSS, most), least)
         return sizes[0], sizes[1]
 
 
@@ -85,10 +86,10 @@ def view_of(x: Tensor, num_stats: int) -> View:
 def launch(kernel: Any, grid: Sizes, *tensors: Tensor | None, **settings: Any) -> None:
     """A kernel on the device of its tensors, with offsets that are wide enough for them."""
     given = [t for t in tensors if t is not None]
-    index = tl.int64 if any(t.numel() >= 2**31 for t in given) else tl.int32
+    index = tl.int64 if any(t.numel() >= NARROW for t in given) else tl.int32
     if math.prod(grid) > 0:
         with torch.cuda.device_of(given[0]):
-            kernel[grid](*tensors, **settings, index=index)
+            kernel[grid](*tensors, **settings, index=index, enable_fp_fusion=True)
 
 
 def three(sizes: Sequence[int]) -> Sizes:
@@ -201,7 +202,7 @@ def over_units(view: View, units: Units) -> dict[str, Any]:
     """What kernels over convolutions are told, besides their grid and tensors."""
     elements = math.prod(units.geometry.kernel_size)
     block_k = 1 if elements == 1 else max(triton.next_power_of_2(elements), 16)
-    block_p, block_c = view.tile(1 if elements == 1 else 16, WIDEST // block_k)
+    block_p, block_c = view.tile(1 if elements == 1 else 16, TILE // block_k)
     return {
         "outputs": view.channels,
         "pixels": view.pixels,

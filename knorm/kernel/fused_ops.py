@@ -4,8 +4,10 @@ An operator draws nothing: the seed of its dropout comes in as a number on the C
 that the backward pass drops the same elements and no device is waited for.
 """
 
+import math
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -22,8 +24,15 @@ from knorm.kernel.passes import Geometry, Passes, Rule
 
 PASSES = {"cpu": "knorm.kernel.cpu"}
 """The modules of passes by device; imported when the first tensor comes"""
-DTYPES = {"cpu": {torch.float32, torch.float64}}
+if find_spec("triton"):  # comes with torch where torch has it
+    PASSES["cuda"] = "knorm.kernel.cuda"
+DTYPES = {
+    "cpu": {torch.float32, torch.float64},
+    "cuda": {torch.float16, torch.bfloat16, torch.float32, torch.float64},
+}
 """What they take, and what the convolution may compute in"""
+LARGEST = {"cpu": math.inf, "cuda": 256}
+"""Elements of a kernel, at most"""
 NO_SEED = torch.zeros((), dtype=torch.int64)  # where nothing is dropped
 
 
@@ -45,6 +54,7 @@ def serves(x: Tensor, *weights: Tensor) -> bool:
     return (
         device in PASSES
         and {x.dtype, conv_dtype(x)} <= DTYPES[device]
+        and all(t.shape[2:].numel() <= LARGEST[device] for t in weights)
         and all(type(t) in (Tensor, Parameter) and t.device == x.device for t in (x, *weights))
         and not torch.compiler.is_exporting()
     )

@@ -23,7 +23,7 @@ docs/definition.md; a pixel of the padding has moments 0.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -59,7 +59,11 @@ class Dropout(NamedTuple):
 
 
 class Units(NamedTuple):
-    """The statistics of every unit, or the gradients of these."""
+    """The statistics of every unit, or the gradients of these.
+
+    Only passes of one module take them from each other, so that a module may keep other things
+    from which it makes the same.
+    """
 
     rstd: Tensor
     """(N, S, *out): 1 / sqrt(variance + eps)"""
@@ -72,8 +76,8 @@ class Unscaled(NamedTuple):
 
     conv: Tensor
     """like `conv`: grad * rstd"""
-    units: Units
-    """of rstd the sum over outputs of grad * conv, of rows that of grad * sums"""
+    units: Any
+    """as Units, of rstd the sum over outputs of grad * conv, of rows that of grad * sums"""
     sums: Tensor
     """(S, O, K): the sums over samples and units of grad * rows"""
     bias: Tensor

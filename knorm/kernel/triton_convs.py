@@ -42,9 +42,7 @@ def deviations(
 @triton.jit
 def product(a, b, precision: tl.constexpr):
     """Of matrices; of a column and a row where there is one column."""
-    if a.shape[1] == 1:
-        return a * b
-    return tl.dot(a, b, input_precision=precision, out_dtype=a.dtype)
+    return a * b if a.shape[1] == 1 else tl.dot(a, b, input_precision=precision, out_dtype=a.dtype)
 
 
 @triton.jit
@@ -132,8 +130,8 @@ def unscale(
     slice_, part, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count = shape[0] * shape[1] * shape[2]
     o, k = part * block_c + tl.arange(0, block_c), tl.arange(0, block_k)
-    exists, kind = o < outputs, of_units.dtype.element_ty
-    of = group * outputs + o
+    exists, of = o < outputs, group * outputs + o
+    kind = of_units.dtype.element_ty
     which = (of * elements)[None, :] + k[:, None]
     known = exists[None, :] & (k < elements)[:, None]
     weights = tl.load(sums + which, mask=known, other=0).to(kind)
@@ -163,9 +161,7 @@ def unscale(
         if block_k == 1:
             of_weights += tl.sum(through * rows, 0)[None, :]
         else:
-            of_weights += tl.dot(
-                tl.trans(rows), through, input_precision=precision, out_dtype=kind
-            )
+            of_weights += tl.dot(tl.trans(rows), through, input_precision=precision, out_dtype=kind)
     of_sums += slice_.to(index) * (groups * outputs * elements)
     of_bias += slice_.to(index) * (groups * outputs)
     tl.store(of_sums + which, of_weights, mask=known)
