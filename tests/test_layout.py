@@ -28,6 +28,10 @@ TRAINING = CORE | {
 }
 ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/kernel": CORE | {"knorm.kernel", "knorm.choices"},
+    **dict.fromkeys(
+        [f"knorm/kernel/{name}.py" for name in ("cpu", "loops", "unit_loops", "window_loops")],
+        CORE | {"numba", "numpy", "knorm.kernel"},
+    ),
     "knorm/kan": CORE | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan"},
     "knorm/models": CORE
     | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan", "knorm.models"}
