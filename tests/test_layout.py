@@ -28,10 +28,15 @@ TRAINING = CORE | {
 }
 ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/kernel": CORE | {"knorm.kernel", "knorm.choices"},
-    **{
-        f"knorm/kernel/{name}.py": CORE | {"triton", "knorm.kernel"}
-        for name in ("cuda", "triton_convs", "triton_loops", "triton_windows")
-    },
+    **dict.fromkeys(
+        [f"knorm/kernel/{name}.py" for name in ("cpu", "loops", "unit_loops", "window_loops")],
+        CORE | {"numba", "numpy", "knorm.kernel"},
+    ),
+    **dict.fromkeys(
+        [f"knorm/kernel/{name}.py" for name in ("cuda", "triton_convs", "triton_loops")]
+        + ["knorm/kernel/triton_windows.py"],
+        CORE | {"triton", "knorm.kernel"},
+    ),
     "knorm/kan": CORE | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan"},
     "knorm/models": CORE
     | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan", "knorm.models"}

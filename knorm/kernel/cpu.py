@@ -16,7 +16,7 @@ from knorm.kernel import loops, unit_loops, window_loops
 from knorm.kernel.dropout import threshold_of
 from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule, Units, Unscaled
 
-CACHED = 2**16  # elements of activations that a core keeps close by
+CACHED = 2**18  # elements of activations that a core keeps close by
 SLICES = 64  # partial sums over samples, at most: however many threads there are
 LEAST = 2**14  # elements for which another thread is worth its call
 

@@ -49,18 +49,18 @@ def keep_mask(x: Tensor, p: float, seed: Tensor) -> Tensor:
     number = number.view(-1, *[1] * len(shape))
     first, second = mix(mix(number ^ low) ^ high), mix(mix(number ^ high) ^ low)
     h = place ^ first
-    h = (h ^ _shifted(h, 16)) * A ^ second
-    h = (h ^ _shifted(h, 15)) * (B - 2**32)
-    return h ^ -(2**31) >= threshold_of(p) - 2**31
+    h = _shift_back_(h, 16).mul_(A).bitwise_xor_(second)
+    h = _shift_back_(h, 15).mul_(B - 2**32).bitwise_xor_(-(2**31))  # to be compared as unsigned
+    return h >= threshold_of(p) - 2**31
 
 
 def mix(h: Tensor) -> Tensor:
     """lowbias32 of int32, whose products wrap around as unsigned ones do."""
-    h = (h ^ _shifted(h, 16)) * A
-    h = (h ^ _shifted(h, 15)) * (B - 2**32)
-    return h ^ _shifted(h, 16)
+    h = _shift_back_(h.clone(), 16).mul_(A)
+    h = _shift_back_(h, 15).mul_(B - 2**32)
+    return _shift_back_(h, 16)
 
 
-def _shifted(h: Tensor, bits: int) -> Tensor:
-    """To the right, zeros coming in."""
-    return h >> bits & (1 << 32 - bits) - 1
+def _shift_back_(h: Tensor, bits: int) -> Tensor:
+    """h ^ (h >> bits), zeros coming in, in place."""
+    return h.bitwise_xor_((h >> bits).bitwise_and_((1 << (32 - bits)) - 1))

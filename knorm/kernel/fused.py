@@ -67,35 +67,38 @@ def backward(
     seed: int,
     options: Options,
     need_x: bool,
+    need_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of x (nothing unless needed), weight and bias."""
+    """Of x and weight, nothing for one that is not needed, and of the bias."""
     geometry, rule, dropout = options.geometry, options.rule, options.dropout(seed)
     channels = x.shape[1] // options.num_stats
-    moments, centred = passes.moments(x, options.num_stats, dropout, options.dtype)
+    dtype = options.dtype if need_weight else None
+    moments, centred = passes.moments(x, options.num_stats, dropout, dtype)
     units = passes.unit_statistics(moments, channels, geometry, rule)
     grad = in_strides_of(conv, grad)
     scaled, grads, of_sums, of_bias = passes.unscale(grad, conv, units, sums_of(weight, options))
-    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        scaled,
-        centred,
-        weight.to(scaled.dtype),
-        None,
-        *geometry[1:],
-        False,
-        [0] * len(geometry.stride),
-        options.groups,
-        [need_x, True, False],
-    )
-    del scaled, centred
-    of_sums = of_sums.reshape(weight.shape[0], 1, *weight.shape[2:])
-    grad_weight = in_strides_of(weight, grad_weight.add_(of_sums))
-    grad_bias = of_bias.flatten().to(weight.dtype)
-    if not need_x:
-        return x.new_empty(0), grad_weight, grad_bias
-    slopes = passes.through_statistics(grads, units, moments, channels, geometry, rule)
-    grad_x = in_strides_of(x, grad_x)
-    passes.add(grad_x, x, moments, slopes, dropout)
-    return grad_x, grad_weight, grad_bias
+    grad_x, grad_weight = x.new_empty(0), weight.new_empty(0)
+    if centred is not None:  # first, and apart from that of x: fewer activations at a time
+        grad_weight = _conv_backward(scaled, centred, weight, options, 1)
+        del centred
+        of_sums = of_sums.reshape(weight.shape[0], 1, *weight.shape[2:])
+        grad_weight = in_strides_of(weight, grad_weight.add_(of_sums))
+    if need_x:
+        grad_x = in_strides_of(x, _conv_backward(scaled, x, weight, options, 0))
+        del scaled
+        slopes = passes.through_statistics(grads, units, moments, channels, geometry, rule)
+        passes.add(grad_x, x, moments, slopes, dropout)
+    return grad_x, grad_weight, of_bias.flatten().to(weight.dtype)
+
+
+def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, options: Options, which: int) -> Tensor:
+    """The gradient of x (0), of which only the shape matters then, or of the weight (1)."""
+    if x.dtype != grad.dtype:  # under autocast, which a GPU does not take even so
+        x = torch.empty_like(x, dtype=grad.dtype)
+    needs = [which == 0, which == 1, False]
+    geometry = (*options.geometry[1:], False, [0] * (x.dim() - 2), options.groups)
+    inputs = (grad, x, weight.to(grad.dtype), None)
+    return torch.ops.aten.convolution_backward(*inputs, *geometry, needs)[which]
 
 
 def sums_of(weight: Tensor, options: Options) -> Tensor:

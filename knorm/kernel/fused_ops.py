@@ -113,19 +113,23 @@ def kn_conv_backward(
     eps: float,
     dtype: torch.dtype,
     need_x: bool,
+    need_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x (nothing unless needed), weight and bias."""
+    """Gradients of x and weight, nothing for one that is not needed, and of the bias."""
     geometry = Geometry(weight.shape[2:], stride, padding, dilation)
     rule = Rule(dropout_p, growth, bounded, eps)
     options = Options(geometry, groups, num_stats, rule, dtype)
-    return fused.backward(passes_for(x), grad, x, weight, conv, int(seed), options, need_x)
+    passes, needs = passes_for(x), (need_x, need_weight)
+    return fused.backward(passes, grad, x, weight, conv, int(seed), options, *needs)
 
 
 @kn_conv_backward.register_fake
 def _(grad, x, weight, conv, seed, *settings):
-    need_x = settings[-1]
-    of_x = torch.empty_like(x) if need_x else x.new_empty(0)
-    return of_x, torch.empty_like(weight), weight.new_empty(weight.shape[0])
+    found = (
+        torch.empty_like(t) if need else t.new_empty(0)
+        for t, need in zip((x, weight), settings[-2:], strict=True)
+    )
+    return (*found, weight.new_empty(weight.shape[0]))
 
 
 class KNConv(Function):
@@ -137,18 +141,17 @@ class KNConv(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, bias, seed, *ctx.settings, _ = inputs
-        ctx.has_bias = bias is not None
+        x, weight, _, seed, *ctx.settings, _ = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(x, weight, seed, output[1])
 
     @staticmethod
     def backward(ctx, *grads):
         x, weight, seed, conv = ctx.saved_tensors
-        need_x = ctx.needs_input_grad[0]
-        inputs = (grads[0], x, weight, conv, seed, *ctx.settings, need_x)
-        of_x, of_weight, of_bias = KNConvBackward.apply(*inputs)
-        found = (of_x if need_x else None, of_weight, of_bias if ctx.has_bias else None)
+        needs = ctx.needs_input_grad[:3]
+        inputs = (grads[0], x, weight, conv, seed, *ctx.settings, *needs[:2])
+        outs = KNConvBackward.apply(*inputs)
+        found = (out if need else None for out, need in zip(outs, needs, strict=True))
         return (*found, *[None] * (2 + len(ctx.settings)))
 
     @staticmethod
@@ -165,7 +168,7 @@ class KNConvBackward(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        grad, x, weight, _, seed, *ctx.settings, _ = inputs
+        grad, x, weight, _, seed, *ctx.settings = inputs[:-2]
         ctx.save_for_backward(grad, x, weight, seed)
         ctx.set_materialize_grads(False)
 
@@ -186,7 +189,7 @@ class KNConvBackward(Function):
                 create_graph=further,
                 allow_unused=True,
             )
-        return (*second, *[None] * (3 + len(ctx.settings)))
+        return (*second, *[None] * (4 + len(ctx.settings)))
 
     @staticmethod
     def vmap(info, in_dims, *inputs):

@@ -69,9 +69,9 @@ def moments_first(start, stop, block, x, out, moments, groups, seed, threshold):
         m, left = item // blocks, item % blocks * block
         right = min(pixels, left + block)
         width = right - left
-        maps = moments[m, :, left:right]
-        level, rest, square = maps[0], maps[1], maps[2]
-        maps[:] = zero
+        moments[m, :, left:right] = zero
+        level, rest = moments[m, 0, left:right], moments[m, 1, left:right]
+        square = moments[m, 2, left:right]
         for c in range(channels):
             row = x[m, c, left:right]
             for i in range(width):
@@ -87,7 +87,8 @@ def moments_first(start, stop, block, x, out, moments, groups, seed, threshold):
                 for i in range(width):
                     into[i] = row[i] - level[i]
             if threshold:
-                count, once, twice = maps[3], maps[4], maps[5]
+                count, once = moments[m, 3, left:right], moments[m, 4, left:right]
+                twice = moments[m, 5, left:right]
                 at = uint32(place + uint32(c) * uint32(pixels))
                 for i in range(width):
                     v = row[i] - level[i]
@@ -160,14 +161,14 @@ def add_first(start, stop, block, out, x, moments, slopes, groups, seed, thresho
         m, left = item // blocks, item % blocks * block
         right = min(pixels, left + block)
         width = right - left
-        level, maps = moments[m, 0, left:right], slopes[m, :, left:right]
-        a, b = maps[0], maps[1]
+        level = moments[m, 0, left:right]
+        a, b = slopes[m, 0, left:right], slopes[m, 1, left:right]
         first, second = keys_of(m // groups, seed)
         place = uint32((m % groups * channels) * pixels + left)
         for c in range(channels):
             row, into = x[m, c, left:right], out[m, c, left:right]
             if threshold:
-                besides, slope = maps[2], maps[3]
+                besides, slope = slopes[m, 2, left:right], slopes[m, 3, left:right]
                 at = uint32(place + uint32(c) * uint32(pixels))
                 for i in range(width):
                     v = row[i] - level[i]

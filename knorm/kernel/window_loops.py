@@ -35,23 +35,43 @@ def lay_out(maps, moments, channels, scale, pixel_lines):
     maps[WITHIN] = maps[KEPT_WITHIN] = center - center
     width = moments.shape[1] // len(pixel_lines)
     for line in range(len(pixel_lines)):
-        pixels = moments[:, line * width : (line + 1) * width]
-        into = maps[:, pixel_lines[line] : pixel_lines[line] + width]
+        at, left, right = pixel_lines[line], line * width, (line + 1) * width
+        levels, rests, squares = (
+            moments[0, left:right],
+            moments[1, left:right],
+            moments[2, left:right],
+        )
+        level_map, means, within = maps[LEVEL, at:], maps[MEAN, at:], maps[WITHIN, at:]
         for i in range(width):
-            level, rest, square = pixels[0, i], pixels[1, i], pixels[2, i]
-            into[LEVEL, i] = level - center
-            into[MEAN, i] = (level - center) + rest
-            into[WITHIN, i] = square - rest * rest
+            level_map[i] = levels[i] - center
+            means[i] = (levels[i] - center) + rests[i]
+            within[i] = squares[i] - rests[i] * rests[i]
         if scale:
+            counts, firsts, seconds = (
+                moments[3, left:right],
+                moments[4, left:right],
+                moments[5, left:right],
+            )
+            kept, kept_within = maps[KEPT, at:], maps[KEPT_WITHIN, at:]
             for i in range(width):
                 part, mean, _, among, _ = kept_channels(
-                    pixels[0, i], pixels[1, i], pixels[2, i], pixels[3, i], pixels[4, i],
-                    pixels[5, i], channels,
-                )  # fmt: skip
+                    levels[i], rests[i], squares[i], counts[i], firsts[i], seconds[i], channels
+                )
                 among = max(among, one - one) + (one - part) * mean * mean
-                into[KEPT, i] = scale * part * mean - center
-                into[KEPT_WITHIN, i] = scale * scale * part * among
+                kept[i] = scale * part * mean - center
+                kept_within[i] = scale * scale * part * among
     return center
+
+
+@inlined
+def add_line(total, values, step):
+    """Neighbours apart from others: those are added many at a time."""
+    if step == 1:
+        for i in range(len(total)):
+            total[i] += values[i]
+    else:
+        for i in range(len(total)):
+            total[i] += values[i * step]
 
 
 @compiled
@@ -60,17 +80,20 @@ def spread(means, within, at, step, offsets, offset, var):
     share = means.dtype.type(1 / len(offsets))
     offset[:] = var[:] = share - share
     for k in range(len(offsets)):
-        pixels, inside = means[at + offsets[k] :], within[at + offsets[k] :]
-        for i in range(len(offset)):
-            offset[i] += pixels[i * step]
-            var[i] += inside[i * step]
+        add_line(offset, means[at + offsets[k] :], step)
+        add_line(var, within[at + offsets[k] :], step)
     for i in range(len(offset)):
         offset[i] *= share
     for k in range(len(offsets)):
         pixels = means[at + offsets[k] :]
-        for i in range(len(offset)):
-            deviation = pixels[i * step] - offset[i]
-            var[i] += deviation * deviation
+        if step == 1:
+            for i in range(len(offset)):
+                deviation = pixels[i] - offset[i]
+                var[i] += deviation * deviation
+        else:
+            for i in range(len(offset)):
+                deviation = pixels[i * step] - offset[i]
+                var[i] += deviation * deviation
     for i in range(len(offset)):
         var[i] *= share
 
@@ -193,26 +216,36 @@ def take_up(slopes, grads, moments, channels, scale, pixel_lines):
     zero, one = channels - channels, channels / channels
     width = moments.shape[1] // len(pixel_lines)
     for line in range(len(pixel_lines)):
-        pixels = moments[:, line * width : (line + 1) * width]
-        into = slopes[:, line * width : (line + 1) * width]
-        found = grads[:, pixel_lines[line] : pixel_lines[line] + width]
+        at, left, right = pixel_lines[line], line * width, (line + 1) * width
+        levels, rests, squares = (
+            moments[0, left:right],
+            moments[1, left:right],
+            moments[2, left:right],
+        )
+        of_means, of_insides = grads[MEAN, at:], grads[WITHIN, at:]
+        a, b = slopes[0, left:right], slopes[1, left:right]
         for i in range(width):
-            of_mean, of_within = found[MEAN, i], found[WITHIN, i]
-            into[0, i] = (of_mean - (of_within + of_within) * pixels[1, i]) / channels
-            into[1, i] = (of_within + of_within) / channels
+            twice = of_insides[i] + of_insides[i]
+            a[i] = (of_means[i] - twice * rests[i]) / channels
+            b[i] = twice / channels
         if scale:
+            counts, firsts, seconds = (
+                moments[3, left:right],
+                moments[4, left:right],
+                moments[5, left:right],
+            )
+            of_kept, of_kept_within = grads[KEPT, at:], grads[KEPT_WITHIN, at:]
+            c, d = slopes[2, left:right], slopes[3, left:right]
             for i in range(width):
                 part, mean, above, among, some = kept_channels(
-                    pixels[0, i], pixels[1, i], pixels[2, i], pixels[3, i], pixels[4, i],
-                    pixels[5, i], channels,
-                )  # fmt: skip
-                of_within = scale * found[KEPT_WITHIN, i]
-                of_mean = found[KEPT, i] + (of_within + of_within) * (one - part) * mean
+                    levels[i], rests[i], squares[i], counts[i], firsts[i], seconds[i], channels
+                )
+                of_within = scale * of_kept_within[i]
+                of_mean = of_kept[i] + (of_within + of_within) * (one - part) * mean
                 of_among = scale * part * of_within if among > zero else zero
-                of_above = scale * part * of_mean - (of_among + of_among) * above
-                of_above /= some
-                of_among /= some
-                into[0, i] += of_above
-                into[1, i] += of_among + of_among
-                into[2, i] = -of_above
-                into[3, i] = -(of_among + of_among)
+                of_above = (scale * part * of_mean - (of_among + of_among) * above) / some
+                twice = (of_among + of_among) / some
+                a[i] += of_above
+                b[i] += twice
+                c[i] = -of_above
+                d[i] = -twice

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, register_flop_formula
 
 from knorm import KernelNorm1d, KernelNorm2d, KernelNorm3d, KNConv1d, KNConv2d, KNConv3d
 from knorm.kan.branches import BasisBranch, WaveletBranch
@@ -25,6 +25,12 @@ CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CONVS += (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 KAN_BRANCHES = (BasisBranch, WaveletBranch)
 KERNEL_NORMS = (KernelNorm1d, KernelNorm2d, KernelNorm3d)
+
+
+@register_flop_formula(torch.ops.knorm.kn_conv)
+def _kn_conv_flops(x_shape: list[int], w_shape: list[int], *_: Any, out_shape: Any) -> int:
+    """Of its convolution; operators of ours are not looked into."""
+    return conv_flop_count(x_shape, w_shape, out_shape[0])
 
 
 class Macs(NamedTuple):
@@ -112,7 +118,7 @@ def macs_by_module(net: nn.Module, example: Tensor) -> dict[str, Macs]:
     products = Counter({name: sum(ops.values()) // 2 for name, ops in flops.items()})
     for name in kernel_layers:  # the product with the weights' sums is part of the normalization
         ops = flops.get(name, {})
-        sums = sum(count for op, count in ops.items() if "convolution" not in str(op)) // 2
+        sums = sum(count for op, count in ops.items() if "conv" not in str(op)) // 2
         for parent in _with_parents(name):
             products[parent] -= sums
     return {name: Macs(products[name], added[name]) for name in {"", *products, *added}}

@@ -204,17 +204,21 @@ def test_scale_and_its_gradient_are_those_of_the_formula(case, dtype):
         assert_close(got, want, TOLERANCE[dtype])
 
 
-def whole(case, dtype, samples=2):
-    """Output and gradients by the kernels, and by differentiable operations in float64."""
-    x = case.input(dtype, samples)
+def whole(case, dtype, samples=2, mean=0.0, of=None):
+    """Output and gradients by the kernels, and by differentiable operations in float64.
+
+    of: the dtype of the tensors if it is not that of the convolution, as under autocast.
+    """
+    dtype, conv_dtype = of or dtype, dtype
+    x = case.input(dtype, samples) + mean
     shape = (case.outputs, case.channels // case.groups, *case.geometry.kernel_size)
     weight = torch.randn(shape, dtype=torch.double).to(DEVICE, dtype)
     bias = torch.randn(case.outputs, dtype=torch.double).to(DEVICE, dtype)
-    options = Options(case.geometry, case.groups, case.num_stats, case.rule, dtype)
+    options = Options(case.geometry, case.groups, case.num_stats, case.rule, conv_dtype)
     with torch.no_grad():
         out, conv = fused.forward(cuda, x, weight, bias, SEED, options, True)
         grad = torch.randn_like(out)
-        found = fused.backward(cuda, grad, x, weight, conv, SEED, options, True)
+        found = fused.backward(cuda, grad, x, weight, conv, SEED, options, True, True)
     leaves = [t.double().requires_grad_() for t in (x, weight, bias)]
     settings = (*case.geometry[1:], case.groups, case.num_stats, *case.rule, torch.double)
     want = fused_ops.composed(*leaves, torch.tensor(SEED), settings)
@@ -227,6 +231,21 @@ def test_a_layer_is_that_of_differentiable_operations(case, dtype, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     for got, want in zip(*whole(case, dtype), strict=True):
         assert_close(got, want, TOLERANCE[dtype])
+
+
+@runs
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+def test_a_large_mean_costs_no_digits(mean):
+    for got, want in zip(*whole(CASES["last"], torch.float, mean=mean), strict=True):
+        assert_close(got, want, 2e-6)
+
+
+@runs
+def test_a_convolution_in_fewer_digits_leaves_the_others_theirs():
+    found, wanted = whole(CASES["last"], torch.bfloat16, mean=1000.0, of=torch.float)
+    assert [t.dtype for t in found] == [torch.bfloat16, *[torch.float] * 3]
+    for got, want in zip(found, wanted, strict=True):
+        assert_close(got, want, 2e-2)
 
 
 @runs
