@@ -180,7 +180,7 @@ def through_statistics(
     zero = tl.zeros_like(level)
     of_mean, of_within, of_kept, of_kept_within = zero, zero, zero, zero
     if drops:
-        part, some, mean, above, among = kept_channels(maps, size, known, channels)
+        part, some, mean, above, _ = kept_channels(maps, size, known, channels)
     for k in range(elements):
         unit, found = unit_of(pixel, k, space, shape, window)
         found &= known
@@ -209,7 +209,7 @@ def through_statistics(
     of_square = of_within / (elements * channels)
     if drops:
         of_kept += 2 * growth * (1 - part) * mean * of_kept_within
-        of_among = growth * growth * part * tl.where(among > 0, of_kept_within, 0) / elements
+        of_among = growth * growth * part * of_kept_within / elements
         of_above = growth * part * of_kept / elements - 2 * above * of_among
         of_rest += of_above / some
         of_square += of_among / some
