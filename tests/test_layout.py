@@ -29,12 +29,13 @@ TRAINING = CORE | {
 ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/kernel": CORE | {"knorm.kernel", "knorm.choices"},
     **dict.fromkeys(
-        [f"knorm/kernel/{name}.py" for name in ("cpu", "loops", "unit_loops", "window_loops")],
+        [f"knorm/kernel/{name}loops.py" for name in ("", "norm_", "unit_", "window_")]
+        + ["knorm/kernel/cpu.py"],
         CORE | {"numba", "numpy", "knorm.kernel"},
     ),
     **dict.fromkeys(
-        [f"knorm/kernel/{name}.py" for name in ("cuda", "triton_convs", "triton_loops")]
-        + ["knorm/kernel/triton_windows.py"],
+        [f"knorm/kernel/triton_{n}.py" for n in ("calls", "convs", "loops", "norms", "windows")]
+        + ["knorm/kernel/cuda.py"],
         CORE | {"triton", "knorm.kernel"},
     ),
     "knorm/kan": CORE | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan"},

@@ -206,6 +206,19 @@ def normalized_conv(
     return torch.addcmul(rest, out.unflatten(1, rest.shape[1:3]), rstd.unsqueeze(2)).flatten(1, 2)
 
 
+def normalized_units(
+    x: Tensor,
+    stats: WindowStats,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> Tensor:
+    """(unit - mean) * rstd side by side: (N, C, *space) -> (N, C, k * out, ...), S = 1."""
+    units = windows.lay_side_by_side(x, kernel_size, stride, padding)
+    offset, rstd = (windows.repeat_windows(m, kernel_size) for m in (stats.offset, stats.rstd))
+    return ((units - stats.center - offset) * rstd).to(x.dtype)
+
+
 def _rest(elements: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
     """What the levels, less their unit's mean, bring to the output, and the bias.
 

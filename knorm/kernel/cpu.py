@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from knorm.kernel import loops, unit_loops, window_loops
+from knorm.kernel import loops, norm_loops, unit_loops, window_loops
 from knorm.kernel.dropout import threshold_of
 from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule, Units, Unscaled
 
@@ -134,6 +134,31 @@ def lines_of(space: tuple[int, ...], geometry: tuple[tuple[int, ...], ...]) -> L
     )
 
 
+@lru_cache(256)
+def lines_side_by_side(
+    space: tuple[int, ...], geometry: tuple[tuple[int, ...], ...]
+) -> tuple[int, int, np.ndarray, np.ndarray]:
+    """`width`, `along`, `where` and `columns`, see `norm_loops`."""
+    kernel_size, stride, padding, _ = geometry
+    out = out_sizes(space, Geometry(*geometry))
+    along = [
+        np.arange(o)[:, None] * s + np.arange(k) - p
+        for k, s, p, o in zip(kernel_size, stride, padding, out, strict=True)
+    ]
+    *leading, columns = [
+        np.where((places >= 0) & (places < n), places, -1).ravel()
+        for n, places in zip(space, along, strict=True)
+    ]
+    pixels = units = elements = np.zeros((), np.int64)
+    for n, k, o, places in zip(space, kernel_size, out, leading, strict=False):
+        outside = (pixels[..., None] < 0) | (places < 0)
+        pixels = np.where(outside, -1, pixels[..., None] * n + places)
+        units = np.add.outer(units * o, np.arange(o * k) // k)
+        elements = np.add.outer(elements * k, np.arange(o * k) % k)
+    where = np.stack([part.ravel() for part in (pixels, units, elements * kernel_size[-1])])
+    return space[-1], kernel_size[-1], where, columns
+
+
 def out_sizes(space: Sequence[int], geometry: Geometry) -> list[int]:
     """Windows along each dimension."""
     each = zip(space, *geometry, strict=True)
@@ -213,3 +238,29 @@ def add(out: Tensor, x: Tensor, moments: Tensor, slopes: Tensor, dropout: Dropou
     views = (blocks.view(part, num_stats) for part in (out, x))
     args = (*views, maps(moments, dims), maps(slopes, dims), num_stats, *drawn(dropout))
     share_out(loop, blocks.count, x.numel(), blocks.size, *args)
+
+
+def gather(x: Tensor, moments: Tensor, units: Units, geometry: Geometry) -> Tensor:
+    dims = x.dim() - 2
+    sizes = [k * n for k, n in zip(geometry.kernel_size, units.rstd.shape[2:], strict=True)]
+    blocks = blocks_of(x, 1)
+    out = x.new_empty((len(x), *sizes, x.shape[1])).movedim(-1, 1)
+    out = out if blocks.last else out.new_empty(out.shape)
+    loop = norm_loops.gather_last if blocks.last else norm_loops.gather_first
+    views = (*(blocks.view(part, 1) for part in (x, out)), maps(moments, dims))
+    lines = lines_side_by_side(tuple(x.shape[2:]), tuple(map(tuple, geometry)))
+    share_out(loop, len(x), out.numel(), *views, *(maps(part, dims) for part in units), *lines)
+    return out
+
+
+def ungather(
+    grad: Tensor, x: Tensor, moments: Tensor, units: Units, geometry: Geometry
+) -> tuple[Tensor, Units]:
+    dims, blocks = x.dim() - 2, blocks_of(x, 1)
+    of_x, grads = torch.empty_like(x), Units(*map(torch.empty_like, units))
+    loop = norm_loops.ungather_last if blocks.last else norm_loops.ungather_first
+    views = (*(blocks.view(part, 1) for part in (x, grad, of_x)), maps(moments, dims))
+    flat = (maps(part, dims) for part in (*units, *grads))
+    lines = lines_side_by_side(tuple(x.shape[2:]), tuple(map(tuple, geometry)))
+    share_out(loop, len(x), grad.numel(), *views, *flat, *lines)
+    return of_x, grads

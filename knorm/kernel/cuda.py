@@ -2,36 +2,33 @@
 
 Read and written are, beside maps of a few values for each pixel or unit: x and v by `moments` (x a
 second time from a cache), the convolution and the output by `scale`, the gradient, the convolution
-and its gradient by `unscale`, x and its gradient by `add`. Units here are three maps, or five with
+and its gradient by `unscale`, x and its gradient by `add`; for `KernelNorm` x and the output by
+`gather`, x and twice the gradient by `ungather`. Units here are three maps, or five with
 dropout: the rows of `passes.Units` are made again of the levels wherever they are needed.
 
 Sums over samples are taken in a fixed number of slices, in an order that depends on shapes alone.
-Not measured on a GPU: sizes of tiles are chosen by what a thread holds in registers.
+Not measured on a GPU, nor run on one: the numbers of tiles are such that the kernels, compiled for
+compute capability 9.0, spill no registers in 16 bits, and read and write 16 bytes at a time where
+the contiguous side of activations is a multiple of 16. Neither their times are known nor whether
+other numbers are better.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from knorm.kernel import triton_convs, triton_loops, triton_windows
+from knorm.kernel import triton_convs, triton_loops, triton_norms, triton_windows
 from knorm.kernel.autograd import statistics_dtype
 from knorm.kernel.dropout import threshold_of
 from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule, Unscaled
+from knorm.kernel.triton_calls import TILE, View, launch, three, view_of, windows_of
 
-TILE = 2048  # elements of activations that a program holds
-ALONG = 64  # of them side by side in memory, at most
-ACROSS = 128  # and in the other direction
 BLOCK = 128  # pixels or units of a program over maps
 SLICES = 1024  # partial sums over samples, at most
-NARROW = 2**31  # elements that offsets of 32 bits reach
 LEAST_BLOCKS = 4  # of pixels in a slice
-
-Sizes = tuple[int, ...]
 
 
 class Units(NamedTuple):
@@ -54,53 +51,6 @@ class Units(NamedTuple):
             "elements": math.prod(self.geometry.kernel_size),
             "drops": self.moments.shape[2] == 6,
         }
-
-
-class View(NamedTuple):
-    """Activations (N, S * C, *space) as kernels see them, see `triton_loops`."""
-
-    maps: int
-    channels: int
-    pixels: int
-    stride_c: int
-    stride_p: int
-
-    def tile(self, least: int = 1, most: int = TILE) -> tuple[int, int]:
-        """Pixels and channels of a program: no less than `least` and no more than `most`."""
-        ends = (self.pixels, self.channels)
-        sizes = [max(triton.next_power_of_2(end), least) for end in ends]
-        last = self.stride_c == 1
-        sizes[last] = max(min(sizes[last], ALONG, most), least)
-        sizes[not last] = max(min(sizes[not last], TILE // sizes[last], ACROSS, most), least)
-        return sizes[0], sizes[1]
-
-
-def view_of(x: Tensor, num_stats: int) -> View:
-    samples, channels, *space = x.shape
-    pixels = math.prod(space)
-    if x.is_contiguous():
-        return View(samples * num_stats, channels // num_stats, pixels, pixels, 1)
-    return View(1, channels, samples * pixels, 1, channels)
-
-
-def launch(kernel: Any, grid: Sizes, *tensors: Tensor | None, **settings: Any) -> None:
-    """A kernel on the device of its tensors, with offsets that are wide enough for them."""
-    given = [t for t in tensors if t is not None]
-    index = tl.int64 if any(t.numel() >= NARROW for t in given) else tl.int32
-    if math.prod(grid) > 0:
-        with torch.cuda.device_of(given[0]):
-            kernel[grid](*tensors, **settings, index=index, enable_fp_fusion=True)
-
-
-def three(sizes: Sequence[int]) -> Sizes:
-    """Sizes in three dimensions."""
-    return (1,) * (3 - len(sizes)) + tuple(sizes)
-
-
-def windows_of(geometry: Geometry) -> tuple[Sizes, ...]:
-    """Kernel size, stride, padding and dilation of three dimensions."""
-    each = tuple(zip(*geometry, strict=True))
-    return ((1, 1, 0, 1),) * (3 - len(each)) + each
 
 
 def drawn(dropout: Dropout | None) -> dict[str, Any]:
@@ -271,3 +221,44 @@ def unscale(grad: Tensor, conv: Tensor, units: Units, sums: Tensor) -> Unscaled:
     )
     grads = of_units[0] if parts == 1 else of_units.sum(0)
     return Unscaled(scaled, grads, of_sums.sum(0), of_bias.sum(0))
+
+
+def over_elements(kernel: Any, view: View, pixels: int, *tensors: Tensor, units: Units) -> None:
+    """A kernel over so many `pixels` of each of the samples that `view` has."""
+    block_p, block_c = view.tile()
+    launch(
+        kernel,
+        (view.maps * triton.cdiv(pixels, block_p),),
+        *tensors,
+        units.maps,
+        units.moments,
+        channels=view.channels,
+        is_last=view.stride_c == 1,
+        **units.arguments(),
+        block_p=block_p,
+        block_c=block_c,
+    )
+
+
+def gather(x: Tensor, moments: Tensor, units: Units, geometry: Geometry) -> Tensor:
+    samples, channels, *_ = x.shape
+    sizes = [k * n for k, n in zip(geometry.kernel_size, units.maps.shape[3:], strict=True)]
+    view, count = view_of(x, 1, flat=False), math.prod(sizes)
+    if view.stride_c == 1:
+        out = x.new_empty((samples, *sizes, channels)).movedim(-1, 1)
+    else:
+        out = x.new_empty((samples, channels, *sizes))
+    over_elements(triton_norms.gather, view, count, x, out, units=units)
+    return out
+
+
+def ungather(
+    grad: Tensor, x: Tensor, moments: Tensor, units: Units, geometry: Geometry
+) -> tuple[Tensor, Tensor]:
+    """The units' gradients as those of `unscale`."""
+    view, of_x = view_of(x, 1, flat=False), torch.empty_like(x)
+    samples, _, _, *out = units.maps.shape
+    of_units = units.maps.new_empty((samples, 1, 2, *out))
+    over_elements(triton_norms.of_pixels, view, view.pixels, grad, of_x, units=units)
+    over_elements(triton_norms.of_units, view, math.prod(out), grad, x, of_units, units=units)
+    return of_x, of_units

@@ -1,4 +1,4 @@
-"""The algorithm of `KNConv` over the passes of a device: forward, and backward in closed form.
+"""The algorithms of `KNConv` and `KernelNorm` over the passes of a device, backward in closed form.
 
 As much is read, written and kept as by a convolution and a batch norm: for the backward pass the
 input and the convolution before it is scaled (a batch norm's input), and the seed of the dropout.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from knorm.kernel.autograd import CONVOLUTIONS
-from knorm.kernel.passes import Dropout, Geometry, Passes, Rule
+from knorm.kernel.passes import Dropout, Geometry, Passes, Rule, Units
 
 
 class Options(NamedTuple):
@@ -29,10 +29,6 @@ class Options(NamedTuple):
     dtype: torch.dtype
     """what the convolution computes in"""
 
-    def dropout(self, seed: int) -> Dropout | None:
-        p = self.rule.dropout_p
-        return Dropout(p, seed) if p else None
-
 
 def forward(
     passes: Passes,
@@ -45,7 +41,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """The output, and the convolution before it is scaled; nothing for that unless to `keep`."""
     geometry, dtype, num_stats = options.geometry, options.dtype, options.num_stats
-    moments, centred = passes.moments(x, num_stats, options.dropout(seed), dtype)
+    moments, centred = passes.moments(x, num_stats, dropout_of(options.rule, seed), dtype)
     assert centred is not None
     convolve = CONVOLUTIONS[weight.dim() - 2]
     conv = convolve(centred, weight.to(dtype), None, *geometry[1:], options.groups)
@@ -70,7 +66,7 @@ def backward(
     need_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of x and weight, nothing for one that is not needed, and of the bias."""
-    geometry, rule, dropout = options.geometry, options.rule, options.dropout(seed)
+    geometry, rule, dropout = options.geometry, options.rule, dropout_of(options.rule, seed)
     channels = x.shape[1] // options.num_stats
     dtype = options.dtype if need_weight else None
     moments, centred = passes.moments(x, options.num_stats, dropout, dtype)
@@ -99,6 +95,38 @@ def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, options: Options, wh
     geometry = (*options.geometry[1:], False, [0] * (x.dim() - 2), options.groups)
     inputs = (grad, x, weight.to(grad.dtype), None)
     return torch.ops.aten.convolution_backward(*inputs, *geometry, needs)[which]
+
+
+def norm_forward(passes: Passes, x: Tensor, seed: int, geometry: Geometry, rule: Rule) -> Tensor:
+    """Normalized units side by side."""
+    moments, units = _units_of(passes, x, seed, geometry, rule)
+    return passes.gather(x, moments, units, geometry)
+
+
+def norm_backward(
+    passes: Passes, grad: Tensor, x: Tensor, seed: int, geometry: Geometry, rule: Rule
+) -> Tensor:
+    """Of x."""
+    moments, units = _units_of(passes, x, seed, geometry, rule)
+    grad = (
+        grad.contiguous() if x.is_contiguous() else grad.movedim(1, -1).contiguous().movedim(-1, 1)
+    )
+    grad_x, grads = passes.ungather(grad, x, moments, units, geometry)
+    slopes = passes.through_statistics(grads, units, moments, x.shape[1], geometry, rule)
+    passes.add(grad_x, x, moments, slopes, dropout_of(rule, seed))
+    return grad_x
+
+
+def _units_of(
+    passes: Passes, x: Tensor, seed: int, geometry: Geometry, rule: Rule
+) -> tuple[Tensor, Units]:
+    """Moments of pixels, statistics of units."""
+    moments, _ = passes.moments(x, 1, dropout_of(rule, seed), None)
+    return moments, passes.unit_statistics(moments, x.shape[1], geometry, rule)
+
+
+def dropout_of(rule: Rule, seed: int) -> Dropout | None:
+    return Dropout(rule.dropout_p, seed) if rule.dropout_p else None
 
 
 def sums_of(weight: Tensor, options: Options) -> Tensor:

@@ -5,7 +5,7 @@ that the backward pass drops the same elements and no device is waited for.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
@@ -174,30 +174,36 @@ class KNConvBackward(Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        *tensors, seed = ctx.saved_tensors
-        further = torch.is_grad_enabled()
-        with torch.enable_grad():
-            grad, x, weight = (t if t.requires_grad else _leaf(t) for t in tensors)
-            leaves = (x, weight, _leaf(weight.new_zeros(weight.shape[0])))
-            out = composed(*leaves, seed, ctx.settings)
-            first = torch.autograd.grad(out, leaves, grad, create_graph=True)
-            met = [(f, g) for f, g in zip(first, grads, strict=True) if g is not None]
-            second = torch.autograd.grad(
-                [f for f, _ in met],
-                [grad, x, weight],
-                [g for _, g in met],
-                create_graph=further,
-                allow_unused=True,
-            )
-        return (*second, *[None] * (4 + len(ctx.settings)))
+        grad, x, weight, seed = ctx.saved_tensors
+        bias = weight.new_zeros(weight.shape[0])  # whatever it is, the gradients are the same
+
+        def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return composed(x, weight, bias, seed, ctx.settings)
+
+        of_grad, of_x, of_weight, _ = second_derivatives(function, grad, (x, weight, bias), grads)
+        return of_grad, of_x, of_weight, *[None] * (4 + len(ctx.settings))
 
     @staticmethod
     def vmap(info, in_dims, *inputs):
         return one_by_one(KNConvBackward, info, in_dims, inputs)
 
 
-def _leaf(tensor: Tensor) -> Tensor:
-    return tensor.detach().requires_grad_()
+def second_derivatives(
+    function: Callable[..., Tensor],
+    grad: Tensor,
+    inputs: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """Of `grad` and the inputs, through the gradients that the function gives the inputs for it."""
+    further = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaves = [t if t.requires_grad else t.detach().requires_grad_() for t in (grad, *inputs)]
+        out = function(*leaves[1:])
+        first = torch.autograd.grad(out, leaves[1:], leaves[0], create_graph=True)
+        met = [(f, g) for f, g in zip(first, grads, strict=True) if g is not None]
+        ours, theirs = zip(*met, strict=True)
+        options = {"create_graph": further, "allow_unused": True}
+        return torch.autograd.grad(ours, leaves, theirs, **options)
 
 
 def one_by_one(function: type[Function], info: Any, in_dims: Sequence, inputs: Sequence):
@@ -213,6 +219,8 @@ def one_by_one(function: type[Function], info: Any, in_dims: Sequence, inputs: S
     for at in range(info.batch_size):
         one = (element(value, dim, at) for value, dim in zip(inputs, in_dims, strict=True))
         outs.append(function.apply(*one))
+    if isinstance(outs[0], Tensor):
+        return torch.stack(outs), 0
     stacked = tuple(torch.stack(parts) for parts in zip(*outs, strict=True))
     return stacked, (0,) * len(stacked)
 

@@ -8,10 +8,17 @@ from torch import Tensor
 from torch.overrides import has_torch_function
 
 from knorm.choices import Stats
-from knorm.kernel import fused_ops, windows
-from knorm.kernel.composition import check_options, mean_growth, normalized_conv, window_stats
+from knorm.kernel import fused_ops, norm_ops, windows
+from knorm.kernel.composition import (
+    check_options,
+    mean_growth,
+    normalized_conv,
+    normalized_units,
+    window_stats,
+)
 from knorm.kernel.dropout import draw_seed
 from knorm.kernel.fused import laid_out
+from knorm.kernel.passes import Rule
 
 PaddingMode = windows.PaddingMode
 Size = int | Sequence[int]
@@ -88,10 +95,8 @@ def _fused_conv(
     pairs = windows.padding_pairs(padding, kernel_size, stride, dilation)
     x, zeros = windows.pad_input(x, pairs, padding_mode)
     windows.check_fits(x.shape[2:], kernel_size, zeros, dilation)
-    samples = stats == "sampled" and dropout_p > 0
-    growth = 1.0
-    if stats == "expected" and dropout_p > 0:
-        growth = mean_growth(dropout_p, x.shape[1] // num_stats * math.prod(kernel_size))
+    size = x.shape[1] // num_stats * math.prod(kernel_size)
+    seed, rule = _seed_and_rule(size, dropout_p, stats, bounded, eps)
     keep = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, weight, bias)
     )
@@ -99,16 +104,13 @@ def _fused_conv(
         laid_out(x, num_stats),
         weight,
         bias,
-        draw_seed() if samples else fused_ops.NO_SEED,
+        seed,
         stride,
         zeros,
         dilation,
         groups,
         num_stats,
-        dropout_p if samples else 0.0,
-        growth,
-        bounded,
-        eps,
+        *rule,
         fused_ops.conv_dtype(x),
         keep,
     )
@@ -137,22 +139,30 @@ def kernel_norm(
     batch = _batched(x, num_dims)
     kernel_size = windows.ntuple(kernel_size, num_dims, "kernel_size")
     stride = windows.ntuple(stride, num_dims, "stride")
-    pairs = windows.padding_pairs(padding, kernel_size, stride, (1,) * num_dims)
-    batch, padding = windows.pad_input(batch, pairs, padding_mode)
-    center, offset, rstd = window_stats(
-        batch,
-        kernel_size,
-        stride,
-        padding,
-        dropout_p=dropout_p,
-        stats=stats,
-        bounded=bounded,
-        eps=eps,
-    )
-    units = windows.lay_side_by_side(batch, kernel_size, stride, padding)
-    offset, rstd = (windows.repeat_windows(m, kernel_size) for m in (offset, rstd))
-    out = ((units - center - offset) * rstd).to(x.dtype)
+    ones = (1,) * num_dims
+    pairs = windows.padding_pairs(padding, kernel_size, stride, ones)
+    batch, zeros = windows.pad_input(batch, pairs, padding_mode)
+    rule = {"dropout_p": dropout_p, "stats": stats, "bounded": bounded, "eps": eps}
+    if fused_ops.serves(batch):
+        check_options(dropout_p, stats, eps)
+        windows.check_fits(batch.shape[2:], kernel_size, zeros, ones)
+        seed, rule = _seed_and_rule(batch.shape[1] * math.prod(kernel_size), **rule)
+        places = (kernel_size, stride, zeros)
+        out = norm_ops.KernelNorm.apply(laid_out(batch, 1), seed, *places, *rule)
+    else:
+        unit_stats = window_stats(batch, kernel_size, stride, zeros, **rule)
+        out = normalized_units(batch, unit_stats, kernel_size, stride, zeros)
     return out if x.dim() == out.dim() else out.squeeze(0)
+
+
+def _seed_and_rule(
+    size: int, dropout_p: float, stats: Stats, bounded: bool, eps: float
+) -> tuple[Tensor, Rule]:
+    """How statistics of units of that size are made, and the seed of what is dropped."""
+    if stats == "sampled" and dropout_p > 0:
+        return draw_seed(), Rule(dropout_p, 1.0, bounded, eps)
+    growth = mean_growth(dropout_p, size) if stats == "expected" and dropout_p > 0 else 1.0
+    return fused_ops.NO_SEED, Rule(0.0, growth, bounded, eps)
 
 
 def _batched(x: Tensor, num_dims: int) -> Tensor:

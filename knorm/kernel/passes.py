@@ -136,3 +136,19 @@ class Passes(Protocol):
         a, b, c, d: the `slopes` of its pixel, as `through_statistics` gives them.
         """
         ...
+
+    def gather(self, x: Tensor, moments: Tensor, units: Units, geometry: Geometry) -> Tensor:
+        """Normalized units side by side, v * rstd + rows: (N, C, kernel * out, ...); S = 1.
+
+        It has the memory format of x.
+        """
+        ...
+
+    def ungather(
+        self, grad: Tensor, x: Tensor, moments: Tensor, units: Units, geometry: Geometry
+    ) -> tuple[Tensor, Units]:
+        """Back through `gather`: of x, like it, where v is x less a constant; and of the units.
+
+        grad has the memory format of x.
+        """
+        ...

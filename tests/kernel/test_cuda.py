@@ -18,7 +18,7 @@ from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule
 triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from knorm.kernel import cuda  # noqa: E402
+from knorm.kernel import cuda, triton_calls  # noqa: E402
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -86,6 +86,7 @@ class Case(NamedTuple):
 
 square = Geometry((3, 3), (1, 1), (1, 1), (1, 1))
 odd = Geometry((3, 2), (2, 1), (2, 0), (1, 2))
+apart = Geometry((3, 2), (2, 3), (1, 0), (1, 1))
 point = Geometry((1, 1), (2, 2), (0, 0), (1, 1))
 CASES = {
     "plain": Case((5, 6), 6, 4, square),
@@ -234,6 +235,27 @@ def test_a_layer_is_that_of_differentiable_operations(case, dtype, monkeypatch):
 
 
 @runs
+@pytest.mark.parametrize("geometry", [square, apart, point], ids=["square", "apart", "point"])
+@pytest.mark.parametrize(
+    ("last", "dtype"),
+    [(False, torch.double), (True, torch.double), (True, torch.bfloat16)],
+)
+def test_units_side_by_side_are_those_of_the_definition(geometry, last, dtype):
+    case = Case((5, 9), 40, 1, geometry, last=last, p=0.2)
+    x = case.input(dtype)
+    leaf = x.double().requires_grad_()
+    padded = windows.zero_pad(leaf, geometry.padding)
+    want = reference.kernel_norm(padded, *case.definition(leaf), *geometry[:2])
+    out = fused.norm_forward(cuda, x, SEED, geometry, case.rule)
+    assert out.dtype == x.dtype
+    assert_close(out, want, TOLERANCE[dtype])
+    grad = case.laid_out(torch.randn_like(out))
+    found = fused.norm_backward(cuda, grad, x, SEED, geometry, case.rule)
+    assert found.stride() == x.stride()
+    assert_close(found, *torch.autograd.grad(want, leaf, grad.double()), TOLERANCE[dtype])
+
+
+@runs
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
 def test_a_large_mean_costs_no_digits(mean):
     for got, want in zip(*whole(CASES["last"], torch.float, mean=mean), strict=True):
@@ -252,7 +274,7 @@ def test_a_convolution_in_fewer_digits_leaves_the_others_theirs():
 def test_offsets_of_64_bits_lead_to_the_same_places(monkeypatch):
     for case in (CASES["groups"], CASES["expected"]):
         narrow, _ = whole(case, torch.double)
-        monkeypatch.setattr(cuda, "NARROW", 0)
+        monkeypatch.setattr(triton_calls, "NARROW", 0)
         wide, _ = whole(case, torch.double)
         monkeypatch.undo()
         for one, other in zip(narrow, wide, strict=True):
@@ -336,6 +358,8 @@ def passes(case, dtype):
     grads = cuda.unscale(conv, conv, units, sums).units
     slopes = cuda.through_statistics(grads, units, moments, *rest)
     cuda.add(x, x, moments, slopes, case.dropout)
+    out = cuda.gather(x, moments, units, case.geometry)
+    cuda.ungather(out, x, moments, units, case.geometry)
 
 
 @on_cpu
@@ -351,5 +375,6 @@ def test_kernels_compile_for_a_gpu(monkeypatch):
     for name in ("last", "wide last"):
         passes(CASES[name], torch.bfloat16)
     names = {"moments", "unit_statistics", "scale", "unscale", "through_statistics", "add"}
+    names |= {"gather", "of_pixels", "of_units"}
     assert {kernel.metadata.name for kernel in made} == names
     assert all("cubin" in kernel.asm for kernel in made)

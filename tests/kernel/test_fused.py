@@ -8,7 +8,7 @@ from torch import nn
 
 from knorm import KNConv2d
 from knorm.choices import STATS
-from knorm.kernel import fused_ops, kn_conv
+from knorm.kernel import fused_ops, kernel_norm, kn_conv
 from tests.kernel import cases
 
 LAYOUTS = ("contiguous", "channels last", "strided", "unbatched", "empty batch")
@@ -79,6 +79,23 @@ def test_the_passes_give_what_the_composition_gives(
     assert_same(function, inputs if has_bias else inputs[:2])
 
 
+@settings(max_examples=100)
+@given(
+    cases.geometries(),
+    st.sampled_from(LAYOUTS),
+    st.sampled_from(list(TOLERANCE)),
+    st.sampled_from(STATS),
+    st.sampled_from([0.0, 0.4]),
+    st.booleans(),
+)
+def test_so_they_do_for_units_side_by_side(case, layout, dtype, stats, p, bounded):
+    x = laid_out(cases.tensors(case | {"dilation": 1}, dtype)[0].detach(), layout)
+    options = {name: case[name] for name in ("kernel_size", "stride", "padding", "padding_mode")}
+    options |= {"dropout_p": p, "stats": stats, "bounded": bounded, "num_dims": len(case["space"])}
+    options["eps"] = 1e-5 if dtype == torch.double else 0.1
+    assert_same(lambda x: kernel_norm(x, **options), [x])
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_many_channels_and_blocks_of_pixels_change_nothing(layout, dtype):
@@ -86,6 +103,7 @@ def test_many_channels_and_blocks_of_pixels_change_nothing(layout, dtype):
     x = laid_out(torch.randn(3, 96, 40, 37, dtype=dtype) + 0.5, layout)
     weight = torch.randn(80, 96, 3, 3, dtype=dtype) / 30
     assert_same(lambda x, w: kn_conv(x, w, padding=1, dropout_p=0.05), (x, weight))
+    assert_same(lambda x: kernel_norm(x, 3, 2, 1, num_dims=2, dropout_p=0.05), (x,))
 
 
 def test_a_sparse_image_is_bounded_alike_with_its_gradients():
