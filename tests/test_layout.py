@@ -29,7 +29,8 @@ TRAINING = CORE | {
 ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/kernel": CORE | {"knorm.kernel", "knorm.choices"},
     **dict.fromkeys(
-        [f"knorm/kernel/{name}.py" for name in ("cpu", "loops", "unit_loops", "window_loops")],
+        [f"knorm/kernel/{name}loops.py" for name in ("", "unit_", "window_", "norm_")]
+        + ["knorm/kernel/cpu.py"],
         CORE | {"numba", "numpy", "knorm.kernel"},
     ),
     "knorm/kan": CORE | {"knorm.kernel", "knorm.norms", "knorm.choices", "knorm.kan"},
