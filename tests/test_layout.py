@@ -29,7 +29,7 @@ TRAINING = CORE | {
 ALLOWED = {  # from outside the standard library, and from our other packages
     "knorm/kernel": CORE | {"knorm.kernel", "knorm.choices"},
     **dict.fromkeys(
-        [f"knorm/kernel/{name}loops.py" for name in ("", "norm_", "unit_", "window_")]
+        [f"knorm/kernel/{name}loops.py" for name in ("", "unit_", "window_", "norm_")]
         + ["knorm/kernel/cpu.py"],
         CORE | {"numba", "numpy", "knorm.kernel"},
     ),

@@ -52,16 +52,18 @@ class Blocks(NamedTuple):
     """whether channels are"""
     size: int
     """pixels of a block"""
-    count: int
-    """blocks of all samples"""
+    number: int
+    """of all samples together"""
 
     def view(self, x: Tensor, num_stats: int) -> np.ndarray:
         """(N, S * C, *space) as (N * S, C, P) or, channels last, (N, P, C)."""
-        x = x.detach()
+        array = x.detach().numpy()
+        samples, channels, *space = array.shape
         if self.last:
-            return x.movedim(1, -1).flatten(1, -2).numpy()
-        samples, channels, *space = x.shape
-        return x.view(samples * num_stats, channels // num_stats, math.prod(space)).numpy()
+            return array.transpose(0, *range(2, array.ndim), 1).reshape(
+                samples, math.prod(space), channels
+            )
+        return array.reshape(samples * num_stats, channels // num_stats, math.prod(space))
 
 
 def blocks_of(x: Tensor, num_stats: int) -> Blocks:
@@ -74,7 +76,9 @@ def blocks_of(x: Tensor, num_stats: int) -> Blocks:
 
 def maps(values: Tensor, dims: int) -> np.ndarray:
     """(N, S, ...) as (N * S, ...) with the last so many dimensions as one."""
-    return values.flatten(-dims).flatten(0, 1).numpy()
+    array = values.numpy()
+    samples, num_stats, *between = array.shape[:-dims]
+    return array.reshape(samples * num_stats, *between, math.prod(array.shape[-dims:]))
 
 
 def moments(
@@ -88,7 +92,7 @@ def moments(
     loop = loops.moments_last if blocks.last else loops.moments_first
     into = view[:0] if centred is None else blocks.view(centred, num_stats)
     args = (view, into, maps(found, len(space)), num_stats, *drawn(dropout))
-    share_out(loop, blocks.count, x.numel(), blocks.size, *args)
+    share_out(loop, blocks.number, x.numel(), blocks.size, *args)
     return found, centred
 
 
@@ -193,7 +197,7 @@ def scale(conv: Tensor, units: Units, sums: Tensor, bias: Tensor | None, out: Te
     views = (blocks.view(part, num_stats) for part in (conv, out))
     bias = sums.new_zeros(sums.shape[:2]) if bias is None else bias.contiguous()
     args = (*views, *(maps(part, dims) for part in units), weights(sums, blocks), bias.numpy())
-    share_out(loop, blocks.count, conv.numel(), blocks.size, *args)
+    share_out(loop, blocks.number, conv.numel(), blocks.size, *args)
 
 
 def weights(sums: Tensor, blocks: Blocks) -> np.ndarray:
@@ -205,7 +209,7 @@ def unscale(grad: Tensor, conv: Tensor, units: Units, sums: Tensor) -> Unscaled:
     num_stats, dims = len(sums), conv.dim() - 2
     blocks = blocks_of(conv, num_stats)
     loop = unit_loops.unscale_last if blocks.last else unit_loops.unscale_first
-    slices = min(blocks.count, SLICES)
+    slices = min(blocks.number, SLICES)
     scaled, grads = torch.empty_like(conv), Units(*map(torch.empty_like, units))
     laid = weights(sums, blocks)
     of_sums, of_bias = (sums.new_zeros((slices, *shape)) for shape in (laid.shape, sums.shape[:2]))
@@ -237,7 +241,7 @@ def add(out: Tensor, x: Tensor, moments: Tensor, slopes: Tensor, dropout: Dropou
     loop = loops.add_last if blocks.last else loops.add_first
     views = (blocks.view(part, num_stats) for part in (out, x))
     args = (*views, maps(moments, dims), maps(slopes, dims), num_stats, *drawn(dropout))
-    share_out(loop, blocks.count, x.numel(), blocks.size, *args)
+    share_out(loop, blocks.number, x.numel(), blocks.size, *args)
 
 
 def gather(x: Tensor, moments: Tensor, units: Units, geometry: Geometry) -> Tensor:

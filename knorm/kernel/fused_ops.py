@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.library import custom_op
+from torch.library import Library, infer_schema, register_fake
 from torch.nn import Parameter
 
 from knorm.kernel import composition, fused
@@ -34,6 +34,18 @@ DTYPES = {
 LARGEST = {"cpu": math.inf, "cuda": 256}
 """Elements of a kernel, at most"""
 NO_SEED = torch.zeros((), dtype=torch.int64)  # where nothing is dropped
+
+
+LIBRARY = Library("knorm", "DEF")
+
+
+def operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as torch.ops.knorm of that name. (`custom_op` would import torch's compiler.)"""
+    name = function.__name__
+    schema = infer_schema(function, mutates_args=())
+    LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+    return getattr(torch.ops.knorm, name).default
 
 
 def passes_for(x: Tensor) -> Passes:
@@ -60,7 +72,7 @@ def serves(x: Tensor, *weights: Tensor) -> bool:
     )
 
 
-@custom_op("knorm::kn_conv", mutates_args=())
+@operator
 def kn_conv(
     x: Tensor,
     weight: Tensor,
@@ -86,7 +98,7 @@ def kn_conv(
         return fused.forward(passes_for(x), x, weight, bias, int(seed), options, keep)
 
 
-@kn_conv.register_fake
+@register_fake("knorm::kn_conv", lib=LIBRARY)
 def _(x, weight, bias, seed, stride, padding, dilation, groups, num_stats, *rest):
     dtype, keep = rest[-2:]
     conv = CONVOLUTIONS[weight.dim() - 2]
@@ -95,7 +107,7 @@ def _(x, weight, bias, seed, stride, padding, dilation, groups, num_stats, *rest
     return out, torch.empty_like(out) if keep else out.new_empty(0)
 
 
-@custom_op("knorm::kn_conv_backward", mutates_args=())
+@operator
 def kn_conv_backward(
     grad: Tensor,
     x: Tensor,
@@ -123,7 +135,7 @@ def kn_conv_backward(
     return fused.backward(passes, grad, x, weight, conv, int(seed), options, *needs)
 
 
-@kn_conv_backward.register_fake
+@register_fake("knorm::kn_conv_backward", lib=LIBRARY)
 def _(grad, x, weight, conv, seed, *settings):
     found = (
         torch.empty_like(t) if need else t.new_empty(0)
@@ -201,7 +213,7 @@ def second_derivatives(
         out = function(*leaves[1:])
         first = torch.autograd.grad(out, leaves[1:], leaves[0], create_graph=True)
         met = [(f, g) for f, g in zip(first, grads, strict=True) if g is not None]
-        ours, theirs = zip(*met, strict=True)
+        ours, theirs = [f for f, _ in met], [g for _, g in met]
         options = {"create_graph": further, "allow_unused": True}
         return torch.autograd.grad(ours, leaves, theirs, **options)
 

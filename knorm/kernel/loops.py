@@ -59,54 +59,69 @@ def is_dropped(place, first, second, threshold):
     return h < threshold
 
 
+@inlined
+def centre_row(row, level, into):
+    for i in range(len(row)):
+        into[i] = row[i] - level[i]
+
+
+@inlined
+def sum_row(row, level, rest, square):
+    for i in range(len(row)):
+        v = row[i] - level[i]
+        rest[i] += v
+        square[i] += v * v
+
+
+@inlined
+def sum_dropped(row, level, rest, square, count, once, twice, place, first, second, threshold):
+    """`sum_row`, and the sums of those that are dropped."""
+    zero, one = row.dtype.type(0), row.dtype.type(1)
+    for i in range(len(row)):
+        v = row[i] - level[i]
+        rest[i] += v
+        square[i] += v * v
+        hidden = is_dropped(uint32(place + uint32(i)), first, second, threshold)
+        d = one if hidden else zero
+        count[i] += d
+        once[i] += d * v
+        twice[i] += d * v * v
+
+
 @compiled
 def moments_first(start, stop, block, x, out, moments, groups, seed, threshold):
-    """Moments (M, J, P) of pixels, see `passes`; x less the level into `out` unless that is empty."""
+    """Moments (M, J, P) of pixels, see `passes`; x less the level into `out` if that has a size."""
     _, channels, pixels = x.shape
-    zero, one, share = x.dtype.type(0), x.dtype.type(1), x.dtype.type(1 / channels)
+    share = x.dtype.type(1 / channels)
     blocks = -(-pixels // block)
     for item in range(start, stop):
         m, left = item // blocks, item % blocks * block
         right = min(pixels, left + block)
-        width = right - left
-        moments[m, :, left:right] = zero
+        moments[m, :, left:right] = share - share
         level, rest = moments[m, 0, left:right], moments[m, 1, left:right]
         square = moments[m, 2, left:right]
         for c in range(channels):
             row = x[m, c, left:right]
-            for i in range(width):
+            for i in range(len(row)):
                 level[i] += row[i]
-        for i in range(width):
-            level[i] *= share
+        level *= share
         first, second = keys_of(m // groups, seed)
         place = uint32((m % groups * channels) * pixels + left)
         for c in range(channels):
             row = x[m, c, left:right]
             if out.size:
-                into = out[m, c, left:right]
-                for i in range(width):
-                    into[i] = row[i] - level[i]
+                centre_row(row, level, out[m, c, left:right])
             if threshold:
                 count, once = moments[m, 3, left:right], moments[m, 4, left:right]
                 twice = moments[m, 5, left:right]
                 at = uint32(place + uint32(c) * uint32(pixels))
-                for i in range(width):
-                    v = row[i] - level[i]
-                    rest[i] += v
-                    square[i] += v * v
-                    hidden = is_dropped(uint32(at + uint32(i)), first, second, threshold)
-                    d = one if hidden else zero
-                    count[i] += d
-                    once[i] += d * v
-                    twice[i] += d * v * v
+                sum_dropped(
+                    row, level, rest, square, count, once, twice, at, first, second, threshold
+                )
             else:
-                for i in range(width):
-                    v = row[i] - level[i]
-                    rest[i] += v
-                    square[i] += v * v
-        for i in range(width):
-            rest[i] *= share
-            square[i] *= share
+                sum_row(row, level, rest, square)
+        rest *= share
+        square *= share
 
 
 @compiled

@@ -5,11 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.library import custom_op
+from torch.library import register_fake
 
 from knorm.kernel import composition, fused
 from knorm.kernel.dropout import keep_mask
-from knorm.kernel.fused_ops import one_by_one, passes_for, second_derivatives
+from knorm.kernel.fused_ops import (
+    LIBRARY,
+    one_by_one,
+    operator,
+    passes_for,
+    second_derivatives,
+)
 from knorm.kernel.passes import Geometry, Rule
 
 
@@ -17,7 +23,7 @@ def geometry_of(kernel_size: Sequence[int], stride: Sequence[int], padding: Sequ
     return Geometry(kernel_size, stride, padding, [1] * len(kernel_size))
 
 
-@custom_op("knorm::kernel_norm", mutates_args=())
+@operator
 def kernel_norm(
     x: Tensor,
     seed: Tensor,
@@ -35,7 +41,7 @@ def kernel_norm(
     return fused.norm_forward(passes_for(x), x, int(seed), geometry, rule)
 
 
-@kernel_norm.register_fake
+@register_fake("knorm::kernel_norm", lib=LIBRARY)
 def _(x, seed, kernel_size, stride, padding, *rule):
     sizes = [
         k * ((n + 2 * p - k) // s + 1)
@@ -46,7 +52,7 @@ def _(x, seed, kernel_size, stride, padding, *rule):
     return x.new_empty((x.shape[0], *sizes, x.shape[1])).movedim(-1, 1)
 
 
-@custom_op("knorm::kernel_norm_backward", mutates_args=())
+@operator
 def kernel_norm_backward(
     grad: Tensor,
     x: Tensor,
@@ -65,7 +71,7 @@ def kernel_norm_backward(
     return fused.norm_backward(passes_for(x), grad, x, int(seed), geometry, rule)
 
 
-@kernel_norm_backward.register_fake
+@register_fake("knorm::kernel_norm_backward", lib=LIBRARY)
 def _(grad, x, *rest):
     return torch.empty_like(x)
 

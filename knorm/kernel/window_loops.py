@@ -151,6 +151,23 @@ def statistics(
                     into[i] = (levels[i * step] - offset[i]) * by[i]
 
 
+@inlined
+def through_bound(
+    bound, offset, var, true_offset, true_var, of_offset, of_var, of_true_offset, of_true_var
+):
+    """Sets the gradients of what is true and changes the others; whether a unit is bounded."""
+    found, zero = False, bound - bound
+    for i in range(len(offset)):
+        apart = true_offset[i] - offset[i]
+        is_bound = bound * (true_var[i] + apart * apart) > var[i]
+        found |= is_bound
+        of_true_var[i] = bound * of_var[i] if is_bound else zero
+        of_var[i] = zero if is_bound else of_var[i]
+        of_true_offset[i] = (apart + apart) * of_true_var[i]
+        of_offset[i] -= of_true_offset[i]
+    return found
+
+
 @compiled
 def through_statistics(
     start, stop, moments, scale, growth, bound, size, pixel_lines, unit_lines, step, offsets,
@@ -189,16 +206,10 @@ def through_statistics(
                     of_var[i] *= growth
             if bound and scale:
                 spread(maps[MEAN], maps[WITHIN], at, step, offsets, true_offset, true_var)
-                some = False
-                for i in range(width):
-                    apart = true_offset[i] - offset[i]
-                    is_bound = bound * (true_var[i] + apart * apart) > var[i]
-                    some |= is_bound
-                    of_true_var[i] = bound * of_var[i] if is_bound else zero
-                    of_var[i] = zero if is_bound else of_var[i]
-                    of_true_offset[i] = (apart + apart) * of_true_var[i]
-                    of_offset[i] -= of_true_offset[i]
-                if some:
+                if through_bound(
+                    bound, offset, var, true_offset, true_var, of_offset, of_var, of_true_offset,
+                    of_true_var,
+                ):  # fmt: skip
                     through_spread(
                         maps[MEAN], at, step, offsets, true_offset, of_true_offset, of_true_var,
                         grads[MEAN], grads[WITHIN],
