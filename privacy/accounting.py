@@ -174,7 +174,7 @@ def epsilon_of_shuffled(
 def noise_multiplier_for(
     accountant: str, *, epsilon: float, delta: float, sampling_rate: float, steps: int
 ) -> float:
-    """The smallest noise multiplier within the budget, from 0.001 on, to one part in two thousand.
+    """The smallest noise multiplier within the budget, from 0.001 on, to one part in ten thousand.
 
     `epsilon(...)` of what is returned never exceeds the budget.
 
@@ -209,7 +209,7 @@ def steps_for(
 def sampling_rate_for(
     accountant: str, *, epsilon: float, delta: float, noise_multiplier: float, steps: int
 ) -> float:
-    """The largest sampling rate within the budget, to one part in two thousand; 1 if all are.
+    """The largest sampling rate within the budget, to one part in ten thousand; 1 if all are.
 
     Raises:
         ValueError: as `epsilon_of`; or not even a rate of 1e-9 is small enough.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-TOLERANCE = 5e-4
+TOLERANCE = 1e-4
 
 
 class Point(NamedTuple):
