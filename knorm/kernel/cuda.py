@@ -7,10 +7,10 @@ and its gradient by `unscale`, x and its gradient by `add`; for `KernelNorm` x a
 dropout: the rows of `passes.Units` are made again of the levels wherever they are needed.
 
 Sums over samples are taken in a fixed number of slices, in an order that depends on shapes alone.
-Not measured on a GPU, nor run on one. Compiled for compute capability 9.0 with 3, 64 and 512 channels
-in bfloat16 and kernels of 1, 9 and 49 elements, tiles of these sizes spill no registers, and the
-passes of `KNConv` move 16 bytes at a time (all but the 3 channels). Whether other sizes are faster
-is not known.
+Not measured on a GPU, nor run on one. Compiled for compute capability 9.0 with 3, 64 and 512
+channels in bfloat16 and kernels of 1, 9 and 49 elements, tiles of these sizes spill no registers,
+and the passes of `KNConv` move 16 bytes at a time (all but the 3 channels). Whether other sizes are
+faster is not known.
 """
 
 import math
