@@ -17,6 +17,9 @@ SETTINGS = [
     "--epochs=2",
     "--eval_batch_size=50",
     "--launch.cpu=true",
+    "--optim.lr=0.01",
+    "--penalty.weight_l2=1e-4",
+    "--penalty.activation_l1=1e-4",
 ]
 
 
@@ -87,7 +90,9 @@ def test_one_process_trains_to_the_numbers_of_two(folder, alone):
     for one, two in zip(rows(alone), rows(folder), strict=True):
         assert one["lr"] == two["lr"]
     first, second = rows(alone)[0], rows(folder)[0]
-    assert first["train.loss"] == pytest.approx(second["train.loss"], rel=1e-2)
+    assert first["train.loss"] == pytest.approx(second["train.loss"], rel=1e-3)
+    assert first["train.penalty"] == pytest.approx(second["train.penalty"], rel=1e-3)
+    assert first["train.penalty"] > 0.01
 
 
 def test_awkward_sizes_give_the_very_same_numbers_at_1_2_and_3_processes():
