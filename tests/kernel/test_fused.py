@@ -165,11 +165,12 @@ def test_a_second_backward_pass_gives_the_same_again():
     assert torch.equal(first, second)
 
 
-def test_the_gradient_of_the_input_keeps_its_digits_at_a_large_mean():
+@pytest.mark.parametrize("mean", [1000, 100_000])
+def test_gradients_keep_their_digits_at_a_large_mean(mean):
     torch.manual_seed(0)
-    x, weight = torch.randn(2, 64, 12, 12) + 1000, torch.randn(8, 64, 3, 3)
+    x, weight = torch.randn(2, 64, 12, 12) + mean, torch.randn(8, 64, 3, 3)
     function = lambda x, w: kn_conv(x, w, padding=1, dropout_p=0.05)  # noqa: E731
     found = results(function, (x, weight))
     exact = results(function, (x.double(), weight.double()))
     for actual, wanted in zip(found, exact, strict=True):
-        assert (actual - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+        assert (actual - wanted).abs().max() <= 2e-6 * wanted.abs().max()
