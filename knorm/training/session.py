@@ -21,7 +21,7 @@ from knorm.training.mistakes import (
     mistakes_of_the_user,
 )
 from knorm.training.optim import check_optimizer
-from knorm.training.outcome import plan, result_of, write_beginning, write_outcome
+from knorm.training.outcome import data_of, plan, result_of, write_beginning, write_outcome
 from knorm.training.progress import SPEED, Progress
 from knorm.training.resume import Place, changed_surroundings, find_place
 from knorm.training.run import Run, open_folder, to_json
@@ -111,6 +111,8 @@ def train(work: Work, place: Place, command: str, way: Way = PLAIN) -> Result:
         fit(work, trainer, run, steps)
         tested = test(work, trainer, run)
         result = result_of(work, trainer, run, tested)
+        if way.unseen is None:  # sizes of a private training set are for its card to tell
+            result["data"] = data_of(work)
         steps.end()
         write_outcome(work, run, result, tested)
     return result
