@@ -1,6 +1,7 @@
 """Training runs: what happens between a pipeline's work and a run folder."""
 
 import math
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -108,14 +109,24 @@ def train(work: Work, place: Place, command: str, way: Way = PLAIN) -> Result:
             write_beginning(recipe.model, run, weights)
         start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
         steps = way.begin(work, run, trainer)
+        doubts = tell_doubts(work, trainer)
         fit(work, trainer, run, steps)
         tested = test(work, trainer, run)
         result = result_of(work, trainer, run, tested)
+        result |= {"warnings": doubts} if doubts else {}
         if way.unseen is None:  # sizes of a private training set are for its card to tell
             result["data"] = data_of(work)
         steps.end()
         write_outcome(work, run, result, tested)
     return result
+
+
+def tell_doubts(work: Work, trainer: Trainer) -> list[str]:
+    """What is to be warned of, printed; on every rank."""
+    doubts = work.doubts(trainer.plain or trainer.net)
+    for line in doubts if work.accelerator.is_main_process else ():
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    return doubts
 
 
 def facts_of(work: Work, unseen: str | None = None) -> dict[str, Any]:
