@@ -80,9 +80,8 @@ class ClassificationWork(DataWork[AnyRecipe, ImageData]):
 
     def doubts(self, net: nn.Module) -> list[str]:
         inputs = self.made_up(2, seed=0).inputs
-        return (
-            [CONSTANT.format(self.recipe.model.name)] if features_are_constant(net, inputs) else []
-        )
+        constant = features_are_constant(net, inputs)
+        return [CONSTANT.format(self.recipe.model.name)] if constant else []
 
     def cut(self) -> Sampling:
         augment = self.recipe.augment
