@@ -2,6 +2,7 @@
 mistake need not wait for it."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,8 @@ DPI = 110
 PANEL = (4.5, 3.5)  # inches
 ABSENT = "0.8"  # grey
 MOST_BESIDE = 4  # panels in one row
-TITLE_SIZE = 9
+SMALL = 9  # points
+LETTERS = 15  # of that size in an inch
 NUM_COLORS = 10
 MARKERS = ("o", "s", "^", "D")  # for the second ten points, and so on
 DASHES = ("-", "--", ":", "-.")  # for the second ten lines, and so on
@@ -75,9 +77,11 @@ def draw_compared(
         finish(axes, column.replace(".", " "))
     if columns:
         handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
-    if title:
-        figure.suptitle(title, fontsize=TITLE_SIZE)
+        room = LETTERS * figure.get_figwidth() / (max(map(len, labels)) + 8)
+        beside = min(len(labels), max(1, int(room)))
+        figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / beside))
+        figure.legend(handles, labels, loc="outside lower center", ncols=beside, fontsize=SMALL)
+    entitle(figure, title)
     figure.savefig(path, dpi=DPI)
 
 
@@ -143,6 +147,14 @@ def new_figure(
     return figure, grid[:num_panels]
 
 
+def entitle(figure: "Figure", title: str) -> None:
+    """A title above the whole figure, its lines broken where they would leave it."""
+    width = int(LETTERS * figure.get_figwidth())
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width)]
+    if lines:
+        figure.suptitle("\n".join(lines), fontsize=SMALL)
+
+
 def finish(axes: "Axes", title: str) -> None:
     """What the panels of all curves share: whole epochs, a grid."""
     from matplotlib.ticker import MaxNLocator
@@ -201,7 +213,7 @@ def draw_bars(
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
     axes.set(xlabel=across if low <= 0 else f"{across}; the axis does not begin at 0")
-    axes.set_title(title, fontsize=TITLE_SIZE)
+    entitle(figure, title)
     axes.grid(axis="x", alpha=0.3)
     _legend(axes)
     figure.savefig(path, dpi=DPI)
@@ -217,10 +229,10 @@ def draw_against(points: Sequence[Point], path: Path, title: str, across: str, u
             x, mean, yerr=sd, fmt=marker, color=color_of(number), capsize=3, alpha=0.8, label=label
         )
     axes.set(xscale="log", xlabel=across, ylabel=up)
-    axes.set_title(title, fontsize=TITLE_SIZE)
+    entitle(figure, title)
     axes.margins(x=0.1)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=SMALL)
     figure.savefig(path, dpi=DPI)
 
 

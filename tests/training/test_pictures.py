@@ -101,7 +101,7 @@ def test_bars_stand_beside_published_marks_and_the_baselines_line(tmp_path, figu
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
     assert sorted(texts) == ["baseline", "published"]
     assert axes.get_xlabel() == "top-1 %; the axis does not begin at 0"
-    assert axes.get_title() == "Digits"
+    assert figures[0].get_suptitle() == "Digits"
 
 
 def test_deviations_lie_within_the_axis_of_bars(tmp_path, figures):
@@ -123,7 +123,7 @@ def test_points_on_a_logarithmic_axis_are_named_beside_it(tmp_path, figures):
     points = [Point(f"row {number}", 1e5, [70.0, 72.0]) for number in range(30)]
     draw_against(points, tmp_path / "points.png", "Digits", "parameters", "top-1 %")
     (axes,), (legend,) = figures[0].axes, figures[0].legends
-    assert (axes.get_xscale(), axes.get_title()) == ("log", "Digits")
+    assert (axes.get_xscale(), figures[0].get_suptitle()) == ("log", "Digits")
     assert [text.get_text() for text in legend.get_texts()] == [label for label, *_ in points]
     boxes = [text.get_window_extent() for text in legend.get_texts()]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
@@ -134,3 +134,18 @@ def test_points_on_a_logarithmic_axis_are_named_beside_it(tmp_path, figures):
         if line.get_marker() in MARKERS
     ]
     assert len(set(looks)) == 30
+
+
+def test_long_names_and_titles_stay_within_the_picture(tmp_path, figures):
+    title = "digits, 10 % of the training images held out; " * 9
+    groups = [(f"a name that tells many settings of row {number}", [[ROW]]) for number in range(14)]
+    draw_compared(groups, tmp_path / "runs.png", title)
+    draw_bars([Bar(groups[0][0], [1.0])], tmp_path / "bars.png", title, "top-1 %")
+    for figure in figures:
+        figure.canvas.draw()
+        words = [*figure.texts, figure._suptitle]
+        words += [text for legend in figure.legends for text in legend.get_texts()]
+        for text in words:
+            box = text.get_window_extent()
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert figures[0].axes[0].get_window_extent().height > 150
