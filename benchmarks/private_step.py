@@ -22,12 +22,11 @@ import opacus
 import torch
 from jsonargparse import auto_cli
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.report import publish
-from benchmarks.step_ways import PLAIN, PRIVATE, Step, Way, clipped_mean
+from benchmarks.step_ways import PLAIN, PRIVATE, Way, clipped_mean
 from knorm import create_model
-from knorm.training.profile import in_turns, over
+from knorm.training.profile import in_turns, over, peak_bytes
 from knorm.training.tables import markdown
 from privacy.per_record import trainable
 
@@ -81,21 +80,6 @@ def failure(way: Way, net: nn.Module, x: Tensor, labels: Tensor) -> str:
     return "" if difference <= TOLERANCE else f"wrong by {difference:.0%} of the gradient"
 
 
-def peak_bytes(step: Step) -> int:
-    """The most bytes of tensors alive in a step beyond those alive before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
-    assert recorded.profiler is not None
-    assert recorded.profiler.kineto_results is not None
-    events: list[Any] = list(recorded.profiler.kineto_results.events())
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    alive = peak = 0
-    for _, change in changes:
-        alive += change
-        peak = max(peak, alive)
-    return peak
-
-
 def measure(name: str, batch_size: int, rounds: int) -> list[Row]:
     """A row for every way of a net: seconds and peak bytes, or why there are none."""
     torch.manual_seed(SEED)
@@ -109,7 +93,7 @@ def measure(name: str, batch_size: int, rounds: int) -> list[Row]:
         if not failures[way.name]
     }
     times = in_turns(steps, x.device, rounds)
-    peaks = {way: peak_bytes(step) for way, step in steps.items()}
+    peaks = {way: peak_bytes(step, x.device) for way, step in steps.items()}
     base = PLAIN.name
     parameters = sum(p.numel() for p in net.parameters())
     return [

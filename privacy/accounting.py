@@ -174,7 +174,7 @@ def epsilon_of_shuffled(
 def noise_multiplier_for(
     accountant: str, *, epsilon: float, delta: float, sampling_rate: float, steps: int
 ) -> float:
-    """The smallest noise multiplier within the budget, from 0.001 on, to one part in two thousand.
+    """The smallest noise multiplier within the budget, from 0.001 on, to one part in ten thousand.
 
     `epsilon(...)` of what is returned never exceeds the budget.
 
@@ -209,7 +209,7 @@ def steps_for(
 def sampling_rate_for(
     accountant: str, *, epsilon: float, delta: float, noise_multiplier: float, steps: int
 ) -> float:
-    """The largest sampling rate within the budget, to one part in two thousand; 1 if all are.
+    """The largest sampling rate within the budget, to one part in ten thousand; 1 if all are.
 
     Raises:
         ValueError: as `epsilon_of`; or not even a rate of 1e-9 is small enough.
@@ -234,18 +234,16 @@ def _largest_within(
 ) -> float:
     """The largest x in `bounds` with spent(accountant, x) <= epsilon, where more x spends more."""
     check_budget(epsilon=epsilon)
+
+    def excess(name: str, budget: float, x: float) -> float:
+        return spent(name, x) - budget
+
     if accountant != "rdp":  # far from the budget the others take long, and rdp comes close at once
-        within = partial(_is_within, spent, "rdp", max(epsilon, 0.05))
-        start = largest(within, start, bounds, whole=whole) or bounds[0]
-    found = largest(partial(_is_within, spent, accountant, epsilon), start, bounds, whole=whole)
+        loose = partial(excess, "rdp", max(epsilon, 0.05))
+        start = largest(loose, start, bounds, whole=whole) or bounds[0]
+    found = largest(partial(excess, accountant, epsilon), start, bounds, whole=whole)
     if found is None:
         raise ValueError(
             f"the budget is too small: {accountant} finds no {what} within epsilon {epsilon:g}"
         )
     return found
-
-
-def _is_within(
-    spent: Callable[[str, float], float], accountant: str, epsilon: float, x: float
-) -> bool:
-    return spent(accountant, x) <= epsilon

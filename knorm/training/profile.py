@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,14 @@ WARM_UP = 2  # rounds that are not counted
 
 def saved_bytes(net: nn.Module, x: Tensor, target: Tensor) -> int:
     """Bytes of all storages that one forward pass keeps, parameters excepted."""
+    return kept_bytes(lambda: F.cross_entropy(net(x), target), net)
+
+
+def kept_bytes(work: Callable[[], Tensor], net: nn.Module) -> int:
+    """Bytes of all storages that `work`, which runs the net, keeps for its gradient.
+
+    Parameters excepted; each storage counts once.
+    """
     parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept: list[Tensor] = []
 
@@ -24,10 +33,31 @@ def saved_bytes(net: nn.Module, x: Tensor, target: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = F.cross_entropy(net(x), target)
+        out = work()
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
-    del loss
+    del out
     return sum(size for pointer, size in storages.items() if pointer not in parameters)
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
+    """The most bytes of tensors alive during `work` beyond those alive before."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        work()
+    assert recorded.profiler is not None
+    assert recorded.profiler.kineto_results is not None
+    events: list[Any] = list(recorded.profiler.kineto_results.events())
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    alive = peak = 0
+    for _, change in changes:
+        alive += change
+        peak = max(peak, alive)
+    return peak
 
 
 def training_step(net: nn.Module, x: Tensor, target: Tensor) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.private_step import failure, peak_bytes, render
+from benchmarks.private_step import failure, render
 from benchmarks.step_ways import PLAIN, PRIVATE, Way
 
 
@@ -23,18 +23,6 @@ def test_a_way_is_right_wrong_or_raises(case):
     assert failure(PRIVATE[0], *case) == ""
     assert failure(PLAIN, *case).startswith("wrong by ")
     assert failure(Way("x", raises), *case) == "raises RuntimeError: no rule"
-
-
-def test_the_peak_is_what_is_alive_together():
-    def step():
-        a = torch.ones(1000, 1000)
-        b = a + 1
-        del a
-        b.add_(1)
-        c = b * 2
-        del b, c
-
-    assert peak_bytes(step) == pytest.approx(8e6, rel=0.01)
 
 
 def test_the_page_has_numbers_or_the_failure():

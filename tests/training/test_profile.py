@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -35,3 +36,15 @@ def test_the_passes_are_in_the_modes_they_say():
     profile.training_step(net, torch.ones(2, 4), torch.tensor([0, 1]))
     assert net.training
     assert net[0].weight.grad is not None
+
+
+def test_the_peak_is_what_is_alive_together():
+    def step():
+        a = torch.ones(1000, 1000)
+        b = a + 1
+        del a
+        b.add_(1)
+        c = b * 2
+        del b, c
+
+    assert profile.peak_bytes(step, CPU) == pytest.approx(8e6, rel=0.01)
