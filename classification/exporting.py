@@ -1,6 +1,7 @@
 """Exports: the file or folder, and the proof that it computes the same."""
 
 import json
+import os
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -41,8 +42,7 @@ def carry_out(options: Namespace) -> None:
     images = test_images(loaded)
     facts = facts_of(recipe, loaded.state, images)
     if options.out:
-        write_onnx(net, images, facts, options.out)
-        difference = check_onnx(net, images, options.out)
+        difference = checked_onnx(net, images, facts, options.out)
         agreed = f"onnxruntime agrees within {difference:.1e} on {CHECKED} test images"
         print(f"{options.out}: {agreed}")
     if options.hub_folder or options.push:
@@ -78,6 +78,18 @@ def facts_of(recipe: Recipe, state: dict[str, Any], images: Tensor) -> dict[str,
         "mean": state["mean"],
         "std": state["std"],
     }
+
+
+def checked_onnx(net: nn.Module, images: Tensor, facts: dict[str, Any], out: Path) -> float:
+    """Write the file if it passes `check_onnx`, which tells the difference; else leave none."""
+    new = out.with_name(f".{os.getpid()}.{out.name}")
+    try:
+        write_onnx(net, images, facts, new)
+        difference = check_onnx(net, images, new)
+        os.replace(new, out)
+    finally:
+        new.unlink(missing_ok=True)
+    return difference
 
 
 def write_onnx(net: nn.Module, images: Tensor, facts: dict[str, Any], out: Path) -> None:

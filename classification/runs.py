@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from classification.config import Recipe
+from classification.config import Penalty, Recipe
 from classification.data import check_packages, count_classes, load_data
 from classification.task import complete
 from classification.weights import first_weights
@@ -12,6 +12,7 @@ from classification.work import ClassificationWork
 from knorm.training.launch import start
 from knorm.training.mistakes import mistakes_of_the_user
 from knorm.training.nets import make_model
+from knorm.training.penalties import layers_of
 from knorm.training.resume import Place
 from knorm.training.run import command_line
 from knorm.training.session import check_recipe, place_of, train_or_rehearse
@@ -44,9 +45,11 @@ def check_recipe_and_net(recipe: Recipe) -> None:
     with mistakes_of_the_user():
         complete(recipe.model, recipe.data)
     with mistakes_of_the_user(), torch.device("meta"):
-        make_model(
+        net = make_model(
             recipe.model,
             num_classes=count_classes(recipe.data),
             in_chans=recipe.data.facts.in_chans,
             seed=recipe.seed,
         )
+    if recipe.penalty != Penalty():
+        layers_of(net)

@@ -58,7 +58,7 @@ def studies(argv: Sequence[str]) -> None:
     else:
         from classification.study_report import report
 
-        print(report(asked.study, asked.folder, asked.run, asked.out), end="")
+        print(report(asked.study, asked.folder, asked.out), end="")
 
 
 if __name__ == "__main__":

@@ -16,14 +16,15 @@ A row's `published` names its line of the published table. What a row is called 
 written nowhere: `classification.study_labels` makes it of the settings that its runs had.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from classification.config import Recipe
+from classification.study_checks import check_apart, check_report
 from classification.study_published import PublishedTable, Standing, read_lines
-from classification.study_rows import OWN, Row, Study, make_row
+from classification.study_rows import OWN, PICTURES, Row, Study, make_row
 from knorm.choices import nearest
 from knorm.training.config import parse_content, told_with
 from knorm.training.mistakes import (
@@ -34,9 +35,9 @@ from knorm.training.mistakes import (
 )
 from knorm.training.recipes import flat, merged, read_yaml
 from knorm.training.run_settings import MOST_COUNT
+from knorm.training.tables import counted
 
 STUDIES = Path(__file__).parent / "studies"
-PICTURES = ("bars", "parameters", "curves")
 Kinds = Mapping[str, Any]
 STUDY: Kinds = {
     "title": str,
@@ -108,11 +109,14 @@ def read_study(file: Path, wish: Wish | None = None) -> Study:
     wish = wish or Wish()
     content = checked(read_yaml(file), STUDY, ("title", "about", "recipe", "seeds"), str(file))
     budget = budget_of(content, wish.budget, str(file))
+    check_overrides(wish.overrides)
     seeds = wish.seeds if wish.seeds is not None else budget.get("seeds", content["seeds"])
     with told_with(str(file)), mistakes_of_the_user():
         check_range("seeds", seeds, 1, MOST_COUNT)
-    rows, others = parsed_rows(content, budget, wish, file)
+    only = {**budget.get("only", {}), **wish.only}
+    rows, others = parsed_rows(content, budget, only, wish.overrides, file)
     check_apart(rows, file)
+    fewer = range(seeds) if seeds != content["seeds"] else None
     study = Study(
         name=file.stem if wish.budget is None else f"{file.stem}-{wish.budget}",
         title=content["title"],
@@ -123,18 +127,29 @@ def read_study(file: Path, wish: Wish | None = None) -> Study:
         baseline=content.get("baseline", {}),
         tables=content.get("tables", []),
         pictures=content.get("pictures", PICTURES),
-        budget=None if wish.budget is None else budget_in_words(wish.budget, budget, rows[0]),
+        budget=budget_in_words(wish.budget, budget.get("set", {}), only, fewer, rows[0]),
     )
-    check_report(study, file)
+    check_report(study, file, free=bool(wish.overrides or budget))
     return study
 
 
+def check_overrides(overrides: Iterable[str]) -> None:
+    """Raise `UserMistakeError` for an option that would be overruled."""
+    for word in overrides:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name.removeprefix("--") in OWN:
+            raise UserMistakeError(f"{name}: a study sets this by itself; leave it out")
+
+
 def parsed_rows(
-    content: Mapping[str, Any], budget: Mapping[str, Any], wish: Wish, file: Path
+    content: Mapping[str, Any],
+    budget: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    overrides: Sequence[str],
+    file: Path,
 ) -> tuple[list[Row], list[Row]]:
     """The rows that are asked for, and the others."""
     table = published_table(content.get("published"), file)
-    chosen = {**budget.get("only", {}), **wish.only}
     rows, others, known = [], [], dict[str, Any]()
     for number, line in enumerate(combinations(content, file), start=1):
         where = f"{file}: row {number}"
@@ -146,7 +161,7 @@ def parsed_rows(
         for name in OWN:
             if name in options:
                 raise UserMistakeError(f"{where}: {name}: a study sets this by itself")
-        recipe = parse_content(Recipe, options, wish.overrides, where=where)
+        recipe = parse_content(Recipe, options, overrides, where=where)
         with told_with(where), mistakes_of_the_user():
             standing = standing_of(table, line.published)
         row = make_row(file.stem, number, recipe, list(line.changes), standing)
@@ -162,7 +177,9 @@ def parsed_rows(
 def combinations(content: Mapping[str, Any], file: Path) -> Iterator[Line]:
     """Every row with every one of `for_each` and of the grid's values."""
     axes = [lines_of(content, name, file) for name in ("for_each", "rows")]
-    for name, values in content.get("grid", {}).items():
+    grid = content.get("grid", {})
+    check_names(grid, f"{file}: grid")
+    for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise UserMistakeError(f"{file}: grid: {name}: must be a list, got {values!r}")
         axes.append([Line({name: value}, {}) for value in values])
@@ -177,9 +194,13 @@ def combinations(content: Mapping[str, Any], file: Path) -> Iterator[Line]:
 
 def lines_of(content: Mapping[str, Any], name: str, file: Path) -> list[Line]:
     """The rows of that part of the file; without it one that sets nothing."""
-    lines = []
-    for number, row in enumerate(content.get(name) or [{}], start=1):
-        row = checked(row, ROW, (), f"{file}: {name}, entry {number}")
+    rows, lines = content.get(name, [{}]), []
+    if not rows:
+        raise UserMistakeError(f"{file}: {name}: must have an entry; leave it out for a single row")
+    for number, row in enumerate(rows, start=1):
+        where = f"{file}: {name}, entry {number}"
+        row = checked(row, ROW, (), where)
+        check_names(row.get("set", {}), f"{where}: set")
         lines.append(Line(row.get("set", {}), row.get("published", {})))
     return lines
 
@@ -229,6 +250,13 @@ def checked(content: Any, kinds: Kinds, needed: Sequence[str], where: str) -> Ma
     return content
 
 
+def check_names(settings: Mapping[Any, Any], where: str) -> None:
+    """Raise `UserMistakeError` for a key that is no text."""
+    for name in settings:
+        if not isinstance(name, str):
+            raise UserMistakeError(f"{where}: {name!r} is no name of a setting")
+
+
 def budget_of(content: Mapping[str, Any], name: str | None, where: str) -> Mapping[str, Any]:
     """What the budget of that name changes."""
     budgets = content.get("budgets", {})
@@ -236,6 +264,9 @@ def budget_of(content: Mapping[str, Any], name: str | None, where: str) -> Mappi
         key: checked(value, BUDGET, (), f"{where}: budgets: {key}")
         for key, value in budgets.items()
     }
+    for key, value in checked_budgets.items():
+        for part in ("set", "only"):
+            check_names(value.get(part, {}), f"{where}: budgets: {key}: {part}")
     if name is None:
         return {}
     if name not in budgets:
@@ -244,50 +275,27 @@ def budget_of(content: Mapping[str, Any], name: str | None, where: str) -> Mappi
     return checked_budgets[name]
 
 
-def budget_in_words(name: str, budget: Mapping[str, Any], row: Row) -> str:
+def budget_in_words(
+    name: str | None,
+    changes: Mapping[str, Any],
+    only: Mapping[str, Any],
+    seeds: range | None,
+    row: Row,
+) -> str | None:
     """`small budget: epochs 2, data.limit 5000; 2 seeds; only rows with data.name mnist`.
 
-    With the values that hold in this row, which options of the command line may have changed.
+    With the values that hold in this row, which options of the command line may have changed;
+    `seeds` are None where they are the study's. None: the whole study.
     """
-    parts = [in_words({n: row.settings.get(n, v) for n, v in budget.get("set", {}).items()})]
-    parts += [f"{budget['seeds']} seeds"] if "seeds" in budget else []
-    parts += [f"only rows with {in_words(budget['only'])}"] if "only" in budget else []
-    return f"{name} budget: {'; '.join(part for part in parts if part)}"
+    parts = [in_words({name: row.settings.get(name, value) for name, value in changes.items()})]
+    parts += [] if seeds is None else [counted(len(seeds), "seed")]
+    parts += [f"only rows with {in_words(only)}"] if only else []
+    told = "; ".join(part for part in parts if part)
+    if name is None:
+        return f"part of the study: {told}" if told else None
+    return f"{name} budget: {told}"
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
     """`epochs 2, data.limit 5000`."""
     return ", ".join(f"{name} {value}" for name, value in settings.items())
-
-
-def check_apart(rows: Sequence[Row], file: Path) -> None:
-    """No two rows are the same run or share a folder."""
-    by_settings, by_slug = dict[str, int](), dict[str, int]()
-    for row in rows:
-        for seen, key in ((by_settings, str(sorted(row.settings.items()))), (by_slug, row.slug)):
-            other = seen.setdefault(key, row.number)
-            if other != row.number:
-                raise UserMistakeError(
-                    f"{file}: rows {other} and {row.number} are the same run, {row.slug}; with "
-                    "options that make them so, choose between them with --only"
-                )
-
-
-def check_report(study: Study, file: Path) -> None:
-    """What the report needs is there: its settings, its pictures, one launch for one process."""
-    known = {name for row in study.rows for name in row.settings}
-    for part, names in (("tables", study.tables), ("baseline", study.baseline)):
-        for name in names:
-            if name not in known:
-                hint = did_you_mean(name, known)
-                raise UserMistakeError(f"{file}: {part}: {name}: no row has this{hint}")
-    for name in study.pictures:
-        if name not in PICTURES:
-            hint = nearest(name, PICTURES) or f"; there are {', '.join(PICTURES)}"
-            raise UserMistakeError(f"{file}: pictures: {name}: no such picture{hint}")
-    launches = [row.recipe.launch for row in study.rows]
-    for row, launch in zip(study.rows, launches, strict=True):
-        if launch != launches[0]:
-            raise UserMistakeError(
-                f"{file}: row {row.number}: launch must be the same for all rows of a study"
-            )

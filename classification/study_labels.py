@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classification.study_rows import short
-from knorm.training.compare import differing
 
 Settings = Mapping[str, Any]
 
@@ -20,20 +19,47 @@ def labels_of(
     """A label for each of these settings: `dense=[512], norm=batch`.
 
     `tables` are settings that stand in the headings. With a baseline, one of the rows, the others
-    say where they differ from it; a setting that a net does not have is not spoken of.
+    say where they differ from it; a setting that a net does not have is not spoken of unless rows
+    would be called the same: those tell all in which they differ.
     """
     different = [name for name in differing(rows) if name not in tables]
+    told = [told_of(row, different, baseline) for row in rows]
     names = short_names(different)
-    if not different:
-        return [ONLY for _ in rows]
+    labels = [in_words(row, some, names) for row, some in zip(rows, told, strict=True)]
+    for label in [label for label, count in Counter(labels).items() if count > 1]:
+        alike = [number for number, other in enumerate(labels) if other == label]
+        apart = [name for name in differing([rows[number] for number in alike]) if name in names]
+        for number in alike:
+            more = [name for name in apart if name not in told[number]]
+            labels[number] = in_words(rows[number], [*told[number], *more], names)
+    nothing = ONLY if baseline is None else BASELINE
+    return [
+        BASELINE if row is baseline else label or nothing
+        for row, label in zip(rows, labels, strict=True)
+    ]
+
+
+def told_of(row: Settings, different: Sequence[str], baseline: Settings | None) -> list[str]:
+    """The settings that a row's label tells, if no other row has the same label."""
     if baseline is None:
-        return [in_words(row, [n for n in different if n in row], names) for row in rows]
-    labels = []
-    for row in rows:
-        same_net = row.get(MODEL) == baseline.get(MODEL)
-        told = [n for n in different if row.get(n) != baseline.get(n) and (n in row or same_net)]
-        labels.append(in_words(row, told, names) or BASELINE)
-    return labels
+        return [name for name in different if name in row] or list(different)
+    same_net = row.get(MODEL) == baseline.get(MODEL)
+    return [
+        name
+        for name in different
+        if row.get(name) != baseline.get(name) and (name in row or same_net)
+    ]
+
+
+def differing(rows: Sequence[Settings]) -> list[str]:
+    """The settings that are not the same in all rows, or that some do not have."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    first = rows[0]
+    return [
+        name
+        for name in names
+        if any(name not in row or name not in first or row[name] != first[name] for row in rows)
+    ]
 
 
 def in_words(settings: Settings, told: Sequence[str], names: Mapping[str, str]) -> str:

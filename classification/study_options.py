@@ -1,7 +1,6 @@
 """The command line of studies: `run|status|report STUDY`, and what may follow it."""
 
-import shlex
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,8 +27,6 @@ class Asked(NamedTuple):
     """of the study's runs"""
     overrides: Sequence[str]
     """options of recipes that all rows are given"""
-    run: str
-    """the command that makes these runs"""
     out: Path
     """where the report goes, without its ending"""
     dry_run: bool
@@ -54,17 +51,7 @@ def parse(argv: Sequence[str], about: str) -> Asked:
     only = dict(map(setting, options.only))
     study = read_study(file, Wish(options.budget, only, options.seeds, overrides))
     out = getattr(options, "out", None) or folder / "report"
-    run = command_of(words[1], options, overrides)
-    return Asked(command, study, folder, overrides, run, out, getattr(options, "dry_run", False))
-
-
-def command_of(name: str, options: Namespace, overrides: Sequence[str]) -> str:
-    """What makes the runs that are asked for, wherever they are put."""
-    words = ["python", "-m", "classification.study", "run", name]
-    words += ["--budget", options.budget] if options.budget else []
-    words += [word for only in options.only for word in ("--only", only)]
-    words += ["--seeds", str(options.seeds)] if options.seeds else []
-    return shlex.join([*words, *overrides])
+    return Asked(command, study, folder, overrides, out, getattr(options, "dry_run", False))
 
 
 def parser_of(command: Command, about: str) -> OneLineParser:
@@ -102,4 +89,7 @@ def setting(word: str) -> tuple[str, Any]:
     name, equals, value = word.partition("=")
     if not equals:
         raise UserMistakeError(f"--only {word}: give SETTING=VALUE, such as data.name=mnist")
-    return name, yaml.safe_load(value)
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserMistakeError(f"--only {word}: {value!r} is no value of a setting") from error

@@ -80,6 +80,14 @@ def read_lines(name: str, beside: Path) -> list[dict[str, str]]:
     for file in (beside.parent / name, PUBLISHED / name):
         if file.is_file():
             with file.open(encoding="utf-8", newline="") as text:
-                return list(csv.DictReader(text))
+                lines = list(csv.DictReader(text))
+            if not lines:
+                raise UserMistakeError(f"{beside}: published: file {name}: has no lines")
+            for column in (METRIC, VALUE):
+                if column not in lines[0]:
+                    raise UserMistakeError(
+                        f"{beside}: published: file {name}: has no column {column}"
+                    )
+            return lines
     known = sorted(path.name for path in PUBLISHED.glob("*.csv"))
     raise UserMistakeError(f"{beside}: published: file {name}: no such file{nearest(name, known)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from knorm.training.compare import Row
 from knorm.training.report import in_time
-from knorm.training.tables import markdown, spread
+from knorm.training.tables import counted, markdown, spread
 
 LAST, BEST = "test.top1", "best.test.top1"
 MACS = {"macs": "MMACs", "mult_adds": "mult-adds (M)"}
@@ -49,22 +49,18 @@ def grouped(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
 
 def table_of(rows: Sequence[Row]) -> str:
     """The numbers: mean and deviation of each row of the study beside what is published."""
-    groups = grouped(rows, "row")
-    lines = {label: cells_of(label, members) for label, members in groups.items()}
-    heads = list(next(iter(lines.values())))
-    heads = [
-        head for head in heads if any(cells[head] not in ("", "-") for cells in lines.values())
-    ]
-    return markdown(heads, [[cells[head] for head in heads] for cells in lines.values()])
+    lines = [cells_of(members) for members in grouped(rows, "number").values()]
+    heads = [head for head in lines[0] if any(cells[head] not in ("", "-") for cells in lines)]
+    return markdown(heads, [[cells[head] for head in heads] for cells in lines])
 
 
-def cells_of(label: str, rows: Sequence[Row]) -> dict[str, str]:
+def cells_of(rows: Sequence[Row]) -> dict[str, str]:
     """Heading -> cell of a row of the study; columns in which all rows have none are left out."""
     first, percents = rows[0], numbers(rows, LAST, 100)
     published = first["published"]
     difference = statistics.fmean(percents) - float(published) if published else None
     return {
-        "row": f"**{label}**" if label == first["baseline"] else f"`{label}`",
+        "row": f"**{first['row']}**" if is_baseline(first) else f"`{first['row']}`",
         "published as": first["published_as"],
         "seeds": ", ".join(row["seed"] for row in rows),
         "test top-1 %": spread(percents, 2),
@@ -76,6 +72,11 @@ def cells_of(label: str, rows: Sequence[Row]) -> dict[str, str]:
         "training time": in_time(statistics.fmean(numbers(rows, "training_seconds"))),
         "peak MiB": spread(numbers(rows, "memory_bytes", 2**-20), 0),
     }
+
+
+def is_baseline(row: Row) -> bool:
+    """Whether the others of its table stand beside it."""
+    return row["number"] == row["baseline"]
 
 
 def parameters(row: Row) -> str:
@@ -107,12 +108,16 @@ def caption(rows: Sequence[Row]) -> str:
     ]
     if not any(row["published"] for row in rows):
         lines[0] = lines[0].removesuffix(" Difference: points above what is published.")
-    base = [row for row in rows if row["row"] == row["baseline"]]
+    base = [row for row in rows if is_baseline(row)]
     lines += [f"Baseline: {base[0]['settings']}."] if base and base[0]["settings"] else []
-    seeds = max(len(members) for members in grouped(rows, "row").values())
+    lines += [f"No baseline: {first['no_baseline']}."] if first["no_baseline"] else []
+    seeds = max(len(members) for members in grouped(rows, "number").values())
     if seeds < 3:
-        lines.append(f"**{seeds} seed(s)**: small differences mean nothing.")
-    return "\n".join([*lines, "", f"```\n{first['command']}\n```"])
+        lines.append(f"**{counted(seeds, 'seed')}**: small differences mean nothing.")
+    commands = list(dict.fromkeys(line for row in rows for line in row["command"].splitlines()))
+    if len(commands) > 1:
+        lines.append(f"Runs of {len(commands)} commands are in this table:")
+    return "\n".join([*lines, "", "```", *commands, "```"])
 
 
 def common(rows: Sequence[Row], column: str) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classification.study_labels import baseline_of, in_full, labels_of, table_of
-from classification.study_records import Found, done_runs, identify
+from classification.study_records import Found, check_same_data, commands_of, done_runs, identify
 from classification.study_render import MACS, render
-from classification.study_rows import Row, Study
+from classification.study_rows import Row, Study, has_all
 from knorm.training import compare
 from knorm.training.compare import Record, read_run
 from knorm.training.mistakes import UserMistakeError
-from knorm.training.pictures import draw_against, draw_bars, draw_compared
+from knorm.training.pictures import Bar, Point, draw_against, draw_bars, draw_compared
 
 PERCENT = "test top-1 %, last epoch, mean ± SD over seeds"
 
@@ -51,25 +51,34 @@ class Table(NamedTuple):
 
     title: str
     groups: Sequence[Group]
-    baseline: str | None
-    """the label of the row that the others stand beside"""
+    baseline: Group | None
+    """the row that the others stand beside"""
+
+    @property
+    def about(self) -> str:
+        """Data and epochs of its runs, for the titles of pictures."""
+        records = [entry.record for group in self.groups for entry in group.entries]
+        data = dict.fromkeys(data_in_words(record.settings) for record in records)
+        epochs = dict.fromkeys(str(record.result["epochs"]) for record in records)
+        return f"{' or '.join(data)}; epochs {' or '.join(epochs)}"
 
 
-def report(study: Study, folder: Path, command: str, out: Path) -> str:
+def report(study: Study, folder: Path, out: Path) -> str:
     """Write OUT.csv, OUT.md and the pictures of the study's finished runs; returns the Markdown."""
     entries = [Entry(identify(run, study), read_run(run)) for run in done_runs(folder)]
     asked_for = {row.number for row in study.rows}
     entries = [entry for entry in entries if entry.found.row.number in asked_for]
     if not entries:
         raise UserMistakeError(f"{folder}: no run of the study is finished")
+    check_same_data([entry.found for entry in entries])
     tables = tables_of(study, entries)
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(tables, study.pictures, out)
+    draw(tables, study, out)
     missing = missing_of(study, entries)
     about = {"study": study.title, "about": study.about, "budget": study.budget or ""}
-    about |= {"command": command, "missing": missing}
+    about |= {"missing": missing}
     rows = [
-        line_of(table, group, entry) | about
+        line_of(table, group, entry) | {"no_baseline": no_baseline(study, table)} | about
         for table in tables
         for group in table.groups
         for entry in group.entries
@@ -100,8 +109,8 @@ def tables_of(study: Study, entries: Sequence[Entry]) -> list[Table]:
             Group(label, in_full(one, settings), group)
             for label, one, group in zip(labels, settings, groups, strict=True)
         ]
-        name = None if base is None else labels[settings.index(base)]
-        tables.append(Table(title, groups, name))
+        base_group = next((g for g in groups if g.entries[0].found.settings is base), None)
+        tables.append(Table(title, groups, base_group))
     return tables
 
 
@@ -109,6 +118,15 @@ def missing_of(study: Study, entries: Sequence[Entry]) -> str:
     """How many runs of the study are not finished: `5 of 24`; empty where all are."""
     planned = len(study.rows) * len(study.seeds)
     return f"{planned - len(entries)} of {planned}" if len(entries) < planned else ""
+
+
+def no_baseline(study: Study, table: Table) -> str:
+    """Why none of the table's rows is the study's baseline; empty where one is."""
+    if not study.baseline or table.baseline is not None:
+        return ""
+    wanted = ", ".join(f"{name} {value}" for name, value in study.baseline.items())
+    found = sum(has_all(group.row.settings, study.baseline) for group in table.groups)
+    return f"{found or 'no'} row{'s' if found else ''} here {'have' if found else 'has'} {wanted}"
 
 
 def line_of(table: Table, group: Group, entry: Entry) -> dict[str, Any]:
@@ -123,8 +141,9 @@ def line_of(table: Table, group: Group, entry: Entry) -> dict[str, Any]:
     surroundings = ("device", "processes", "threads", "python")
     return {
         "table": table.title,
+        "number": group.row.number,
         "row": group.label,
-        "baseline": table.baseline or "",
+        "baseline": "" if table.baseline is None else table.baseline.row.number,
         "settings": group.settings,
         "published_as": standing.name if standing else "",
         "published": standing.percent if standing else "",
@@ -140,6 +159,7 @@ def line_of(table: Table, group: Group, entry: Entry) -> dict[str, Any]:
         **{name: record.environment[name] for name in surroundings},
         "versions": versions_of(record),
         "commit": commit_of(record),
+        "command": "\n".join(commands_of(record.folder)),
     }
 
 
@@ -168,11 +188,13 @@ def commit_of(record: Record) -> str:
     return "" if not git else git["commit"][:10] + (" with changes" if git["changed"] else "")
 
 
-def draw(tables: Sequence[Table], pictures: Sequence[str], out: Path) -> None:
+def draw(tables: Sequence[Table], study: Study, out: Path) -> None:
     """The pictures of every table that are asked for."""
     for number, table in enumerate(tables):
-        for name in pictures:
-            DRAWN[name](table, picture_of(out, number, name))
+        budget = study.budget or "whole study"
+        title = "\n".join(line for line in (table.title, table.about, budget) if line)
+        for name in study.pictures:
+            DRAWN[name](table, picture_of(out, number, name), title)
 
 
 def picture_of(out: Path, number: int, name: str) -> Path:
@@ -180,22 +202,28 @@ def picture_of(out: Path, number: int, name: str) -> Path:
     return Path(f"{out}-{number + 1}-{name}.png")
 
 
-def draw_table_bars(table: Table, path: Path) -> None:
+def draw_table_bars(table: Table, path: Path, title: str) -> None:
     """Accuracies as bars, published ones as marks."""
-    marks = {g.label: g.row.standing.percent for g in table.groups if g.row.standing}
-    rows = {group.label: group.percents for group in table.groups}
-    draw_bars(rows, path, PERCENT, marks, table.baseline)
+    bars = [
+        Bar(g.label, g.percents, g.row.standing.percent if g.row.standing else None)
+        for g in table.groups
+    ]
+    base = None if table.baseline is None else table.groups.index(table.baseline)
+    draw_bars(bars, path, title, PERCENT, base)
 
 
-def draw_table_parameters(table: Table, path: Path) -> None:
+def draw_table_parameters(table: Table, path: Path, title: str) -> None:
     """Accuracy against parameters."""
-    points = {g.label: (g.entries[0].record.result["parameters"], g.percents) for g in table.groups}
-    draw_against(points, path, "parameters", PERCENT)
+    points = [
+        Point(g.label, g.entries[0].record.result["parameters"], g.percents) for g in table.groups
+    ]
+    draw_against(points, path, title, "parameters", PERCENT)
 
 
-def draw_table_curves(table: Table, path: Path) -> None:
+def draw_table_curves(table: Table, path: Path, title: str) -> None:
     """Training curves."""
-    draw_compared({g.label: [e.record.epochs for e in g.entries] for g in table.groups}, path)
+    runs = [(g.label, [e.record.epochs for e in g.entries]) for g in table.groups]
+    draw_compared(runs, path, title)
 
 
 DRAWN = {

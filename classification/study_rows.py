@@ -18,6 +18,7 @@ Settings = Mapping[str, Any]
 
 OWN = ("name", "seed", "seeds", "run_dir", "resume", "dry_run", "published")
 """settings that a study gives its runs by itself"""
+PICTURES = ("bars", "parameters", "curves")
 LONGEST_SLUG = 90
 
 
@@ -58,7 +59,7 @@ class Study:
     tables: Sequence[str]
     pictures: Sequence[str]
     budget: str | None
-    """in words; None: the whole"""
+    """in words, what of the study this is; None: the whole"""
 
 
 def make_row(
@@ -79,6 +80,11 @@ def decisive(settings: Settings) -> dict[str, Any]:
     """Those settings that a run's numbers depend on, without the seed."""
     free = (*OWN, *MAY_DIFFER)
     return {n: v for n, v in settings.items() if not any(is_part(n, name) for name in free)}
+
+
+def has_all(settings: Settings, wanted: Settings) -> bool:
+    """Whether those are values of these settings."""
+    return all(settings.get(name) == value for name, value in wanted.items())
 
 
 def slug_of(settings: Settings, changed: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from classification.outcome import write_pictures
 from classification.task import Classification, evaluate_split, score
 from classification.weights import first_weights
 from knorm.training.data_work import DataWork
+from knorm.training.features import features_are_constant
 from knorm.training.loop import Sums, Window
 from knorm.training.optim import make_optimizer
 from knorm.training.run import Run
@@ -22,6 +23,11 @@ from knorm.training.sampling import Cut, Sampling
 from knorm.training.weights import Weights
 from knorm.training.work import Evaluated, Numbers
 
+CONSTANT = (
+    "{} gives its classifier the same features of every image and cannot learn: such is a norm of "
+    "every channel of one image right before global pooling; take another norm, or an activation "
+    "between the two"
+)
 REHEARSED = 2  # batches of a split that a dry run evaluates
 
 
@@ -71,6 +77,11 @@ class ClassificationWork(DataWork[AnyRecipe, ImageData]):
 
     def make_optimizer(self, net: nn.Module) -> Optimizer:
         return make_optimizer(self.recipe.optim, net)
+
+    def doubts(self, net: nn.Module) -> list[str]:
+        inputs = self.made_up(2, seed=0).inputs
+        constant = features_are_constant(net, inputs)
+        return [CONSTANT.format(self.recipe.model.name)] if constant else []
 
     def cut(self) -> Sampling:
         augment = self.recipe.augment

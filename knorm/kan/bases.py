@@ -164,6 +164,7 @@ class Polynomials(Basis):
 
     def __post_init__(self):
         _check_range("degree", self.degree, 1, MOST_DEGREE)
+        _check_flag("constant", self.constant)
 
     @property
     def num_functions(self) -> int:
@@ -226,6 +227,7 @@ class Gram(Polynomials):
     def __post_init__(self):
         super().__post_init__()
         check_name("start of Gram polynomials:", self.start, get_args(Start))
+        _check_flag("silu", self.silu)
 
     @property
     def num_coefficients(self) -> int:
@@ -261,6 +263,7 @@ class Wavelet(Basis):
 
     def __post_init__(self):
         check_name("wavelet", self.wavelet, WAVELETS)
+        _check_flag("channel_window", self.channel_window)
 
     @property
     def num_functions(self) -> int:
@@ -303,6 +306,11 @@ def _along(count: int, x: Tensor) -> Tensor:
 def _check_range(name: str, value: object, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError(f"{name} takes a whole number from {least} to {most}, got {value!r}")
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} takes True or False, got {value!r}")
 
 
 def _set_ends(basis: Spline | Radial) -> None:

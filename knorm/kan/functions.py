@@ -71,7 +71,7 @@ class BasisConv(Function):
         conv, weight = CONVOLUTIONS[weight.dim() - 3], weight.flatten(1, 2)
         outs = [
             conv(basis.values(part, coefficients).flatten(1, 2), weight, None, *geometry)
-            for part in x.split(_samples(x, basis.num_functions, CHUNK))
+            for (part,) in _chunks(x, copies=basis.num_functions, chunk=CHUNK)
         ]
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
@@ -88,9 +88,8 @@ class BasisConv(Function):
         need_x, need_weight, need_coefficients, *_ = ctx.needs_input_grad
         need_maps = need_x or need_coefficients
         flat = weight.flatten(1, 2).to(grad.dtype)
-        size = _samples(x, basis.num_functions, CHUNK)
         of_x, of_weight, of_coefficients = [], [], []
-        for part, grad_part in zip(x.split(size), grad.split(size), strict=True):
+        for part, grad_part in _chunks(x, grad, copies=basis.num_functions, chunk=CHUNK):
             maps = basis.values(part, coefficients)
             grad_maps, grad_weight, _ = torch.ops.aten.convolution_backward(
                 grad_part,
@@ -124,11 +123,11 @@ class WaveletConv(Function):
     def forward(x, weight, scale, translation, wavelet, geometry):
         space = x.shape[2:]
         outs = []
-        for part in x.split(_samples(x, geometry.groups, WAVELET_CHUNK)):
+        for (part,) in _chunks(x, copies=geometry.groups, chunk=WAVELET_CHUNK):
             inputs, rows = _inputs(part, geometry.groups), []
             for w, s, t in _outputs(weight, scale, translation, inputs, geometry.groups):
                 psi = WAVELETS[wavelet].value((inputs - t) / s)
-                products = (w @ psi).unflatten(-1, (len(part), *space))  # (G, o, K, N, *space)
+                products = (w @ psi).unflatten(-1, (part.shape[0], *space))  # (G, o, K, N, *space)
                 rows.append(_gather_windows(products, weight.shape[2:], geometry))
             outs.append(torch.cat(rows, 1).flatten(0, 1).transpose(0, 1))
         return torch.cat(outs).contiguous()
@@ -144,9 +143,8 @@ class WaveletConv(Function):
         grad = grad_outputs[0].to(weight.dtype)
         geometry, mother = ctx.geometry, WAVELETS[ctx.wavelet]
         groups, space, kernel = geometry.groups, x.shape[2:], weight.shape[2:]
-        size = _samples(x, groups, WAVELET_CHUNK)
         of_x, of_others = [], []
-        for part, grad_part in zip(x.split(size), grad.split(size), strict=True):
+        for part, grad_part in _chunks(x, grad, copies=groups, chunk=WAVELET_CHUNK):
             inputs = _inputs(part, groups)
             by_group = grad_part.transpose(0, 1).unflatten(0, (groups, -1))  # (G, o, N, *out)
             of_inputs, rows, first = [], [], 0
@@ -159,16 +157,25 @@ class WaveletConv(Function):
                 of_inputs.append(grad_z.sum(1))
                 grad_w = spread @ mother.value(z).mT
                 rows.append((grad_w, -(grad_z * z).sum(-1), -grad_z.sum(-1)))
-            of_x.append(_sum(of_inputs).unflatten(-1, (len(part), *space)).movedim(2, 0))
+            of_x.append(_sum(of_inputs).unflatten(-1, (part.shape[0], *space)).movedim(2, 0))
             of_others.append([torch.cat(row, 1).flatten(0, 1) for row in zip(*rows, strict=True)])
         grad_w, grad_scale, grad_translation = (_sum(g) for g in zip(*of_others, strict=True))
         grad_x, grad_weight = torch.cat(of_x).flatten(1, 2), grad_w.mT.reshape(weight.shape)
         return grad_x.to(x.dtype), grad_weight, grad_scale, grad_translation, None, None
 
 
-def _samples(x: Tensor, copies: int, chunk: dict[str, int]) -> int:
-    """How many samples to take at once, where each of their elements gives so many."""
-    return max(1, chunk.get(x.device.type, LARGE_CHUNK) // max(1, copies * math.prod(x.shape[1:])))
+def _chunks(
+    x: Tensor, *others: Tensor, copies: int, chunk: dict[str, int]
+) -> Iterator[tuple[Tensor, ...]]:
+    """x and the others, some samples at a time, where each element of x gives so many copies.
+
+    All at once where they are compiled or exported: a cut would fix how many samples there are.
+    """
+    if torch.compiler.is_compiling():
+        return iter([(x, *others)])
+    most = chunk.get(x.device.type, LARGE_CHUNK)
+    size = max(1, most // max(1, copies * math.prod(x.shape[1:])))
+    return zip(*(each.split(size) for each in (x, *others)), strict=True)
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:
@@ -188,10 +195,12 @@ def _outputs(
     weight: Tensor, scale: Tensor, translation: Tensor, inputs: Tensor, groups: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Weight (G, o, K, c), scale and translation (G, o, c, 1), for some outputs at a time."""
-    chunk = WAVELET_CHUNK.get(inputs.device.type, LARGE_CHUNK)
-    count = max(1, chunk // max(1, inputs.numel()))
     w = weight.flatten(2).mT.unflatten(0, (groups, -1))
     s, t = (each.unsqueeze(-1).unflatten(0, (groups, -1)) for each in (scale, translation))
+    if torch.compiler.is_compiling():
+        return iter([(w, s, t)])
+    chunk = WAVELET_CHUNK.get(inputs.device.type, LARGE_CHUNK)
+    count = max(1, chunk // max(1, inputs.numel()))
     return zip(*(each.split(count, 1) for each in (w, s, t)), strict=True)
 
 

@@ -53,6 +53,8 @@ class _KANConv(nn.Module):
         _check_channels(in_channels, out_channels, groups)
         if not isinstance(drop, (int, float)) or not 0 <= drop < 1:
             raise ValueError(f"drop takes a number in [0, 1), got {drop!r}")
+        if act is not None and not isinstance(act, nn.Module):
+            raise ValueError(f"act takes a module, such as nn.ReLU(), got {act!r}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = ntuple(kernel_size, self.num_dims, "kernel_size")
         self.geometry = Geometry(
@@ -89,6 +91,10 @@ class _KANConv(nn.Module):
         self.basis.reset_parameters(self.form, init)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != self.num_dims + 2 or x.shape[1] != self.in_channels:
+            space = "DHW"[-self.num_dims :] if self.num_dims > 1 else "L"
+            expected = ", ".join(["N", str(self.in_channels), *space])
+            raise ValueError(f"{type(self).__name__} takes ({expected}), got {tuple(x.shape)}")
         out = self.basis(self._basis_input(x))
         if self.base is not None and self.form.base is not None:
             out = self.base(self.form.base(x)) + out
@@ -118,7 +124,8 @@ class KANConv1d(_KANConv):
     where. The maps of the basis are not kept for the backward pass, they are made again.
 
     Args:
-        in_channels, ..., groups: as in `nn.Conv1d`; padded positions count 0 for every function.
+        in_channels, ..., groups: as in `nn.Conv1d`, padding in numbers; padded positions count 0
+            for every function.
         form: "kan" (B-splines), "fastkan" (radial), "kaln" (Legendre), "kacn" (Chebyshev),
             "kagn" (Gram) or "wavkan" (wavelets).
         basis_options: of `knorm.kan.make_basis`: grid_size, order, grid_range, degree, wavelet, ...
@@ -133,7 +140,8 @@ class KANConv1d(_KANConv):
         init: "fixed", or "published", which begins the basis's weights too small.
 
     Raises:
-        ValueError: an unknown name or a value out of range, in one line.
+        ValueError: an unknown name or a value out of range; an input that is not (N, C, L); in one
+            line.
     """
 
     num_dims = 1

@@ -30,8 +30,7 @@ def mexican_hat(z: Tensor) -> Tensor:
 
 
 def mexican_hat_slope(z: Tensor) -> Tensor:
-    square = z.square()
-    return (3 - square).mul(z).mul(MEXICAN_HAT_SCALE) * square.mul(-0.5).exp()
+    return (3 - z.square()).mul(z).mul(MEXICAN_HAT_SCALE) * bell(z)
 
 
 def morlet(z: Tensor) -> Tensor:

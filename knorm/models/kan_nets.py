@@ -20,6 +20,7 @@ from knorm.models.common import (
     NetOptions,
     check_count,
     check_probability,
+    largest_divisor,
     sequence,
 )
 from knorm.models.registry import register_model
@@ -40,7 +41,11 @@ OWN = "own"
 
 @dataclass(frozen=True, kw_only=True)
 class KANNetOptions(NetOptions):
-    """`NetOptions` for small images, and which convolutions the net is made of."""
+    """`NetOptions` for small images, and which convolutions the net is made of.
+
+    Group norm of the image itself, with which "fastkan" begins, has as many groups at most as
+    divide its channels.
+    """
 
     stem: str = "cifar"
     activation: str = OWN
@@ -134,6 +139,12 @@ class KANNetOptions(NetOptions):
                 f"features, so that a net of {self.conv!r} cannot learn; take another norm, an "
                 "activation after it, or allow_constant=True"
             )
+
+    def _norm_options(self, channels: int) -> dict[str, Any]:
+        options = super()._norm_options(channels)
+        if self.norm == "group" and channels == self.in_chans:  # FastKAN normalizes the image too
+            options["groups"] = largest_divisor(channels, options["groups"])
+        return options
 
     def _ends_in_norm(self) -> bool:
         if self.activation != OWN:

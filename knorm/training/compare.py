@@ -85,7 +85,7 @@ def compare(folders: Iterable[Path], by: str | None, out: Path | None) -> str:
     for name, record in zip(labels, records, strict=True):
         groups.setdefault(str(name), []).append(record.epochs)
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw_compared(groups, Path(f"{out}.png"))
+    draw_compared([*groups.items()], Path(f"{out}.png"))
     return write_table(rows, out, render)
 
 

@@ -92,7 +92,7 @@ def count_mult_adds(net: nn.Module, example: Tensor) -> int:
         for name, module in net.named_modules()
         if not [*module.children()] or isinstance(module, KAN_BRANCHES)
     }
-    with _watched(counted, note), _evaluating(net, example):
+    with _watched(counted, note), evaluating(net, example):
         net(example)
     return total
 
@@ -201,20 +201,23 @@ def _watched(
 
 
 @contextmanager
-def _evaluating(net: nn.Module, example: Tensor) -> Iterator[None]:
+def evaluating(net: nn.Module, example: Tensor) -> Iterator[None]:
     """Inside, the net is in evaluation mode, without gradients; random numbers stay as they are."""
-    was_training = net.training
+    were_training = [module for module in net.modules() if module.training]
     net.eval()
     devices = [example.device] if example.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        yield
-    net.train(was_training)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            yield
+    finally:
+        for module in were_training:
+            module.training = True
 
 
 def _flops(net: nn.Module, example: Tensor) -> dict[str, dict[Any, int]]:
     """Operation -> floating-point operations, for every module by its dotted name."""
     counter = FlopCounterMode(display=False)
-    with _evaluating(net, example), counter:
+    with evaluating(net, example), counter:
         net(example)
     root = type(net).__name__
     counts = counter.get_flop_counts()

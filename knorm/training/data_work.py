@@ -108,6 +108,9 @@ class DataWork(ABC, Generic[AnyRecipe, AnyData]):
         net = net.to(data.accelerator.device)
         return net.to(memory_format=data.memory_format)  # pyright: ignore[reportCallIssue]
 
+    def doubts(self, net: nn.Module) -> list[str]:
+        return []
+
     def cut(self) -> Sampling:
         recipe = self.recipe
         return Sampling(

@@ -1,5 +1,6 @@
 """What a run says of itself: its plan at the start, its numbers at the end."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,14 @@ def result_of(
         "data_wait": sum(row["data_wait"] * row["seconds"] for row in run.rows) / seconds,
         "memory_bytes": peak_memory(trainer.accelerator.device),
     }
+
+
+def data_of(work: Work) -> dict[str, Any]:
+    """What data a run had, by its classes and numbers of images; no image goes into it."""
+    classes, sizes = work.facts()["classes"], dict(work.sizes)
+    digest = hashlib.sha256(to_json([classes, sizes]).encode()).hexdigest()[:8]
+    name = work.recipe.data_name()
+    return {"name": name, "num_classes": len(classes), "images": sizes, "hash": digest}
 
 
 def rows_of(

@@ -39,24 +39,34 @@ class Seen:
 def layers_of(model: nn.Module) -> list[nn.Module]:
     """The layers of the net in `model`, whatever wraps it for several processes.
 
-    Raises UserMistakeError for nets without `features`, and for sharded ones.
+    Raises UserMistakeError for nets without `features` or without layers, and for sharded ones.
     """
     net = next((m for m in model.modules() if isinstance(m, Classifier)), None)
     if net is None:
         raise UserMistakeError("penalty is for nets of `knorm models`, whose layers are known")
     if is_sharded(net):
         raise UserMistakeError("penalty needs whole weights on every process, so no FSDP")
-    return [layer for layer in [*net.features][1:] if next(layer.parameters(), None) is not None]
+    layers = [layer for layer in [*net.features][1:] if next(layer.parameters(), None) is not None]
+    if not weights_of(layers):
+        raise UserMistakeError(
+            f"penalty: {type(net).__name__} has no layer that it counts, those after the first"
+        )
+    return layers
 
 
-def weight_penalty(layers: Sequence[nn.Module], amounts: Amounts) -> Tensor:
-    """l1 times the sum of |w| plus l2 times that of w^2, over the weights of the layers."""
-    weights = [
+def weights_of(layers: Sequence[nn.Module]) -> list[nn.Parameter]:
+    """The weights of the layers' convolutions and products."""
+    return [
         parameter
         for layer in layers
         for name, parameter in layer.named_parameters()
         if name.split(".")[-1] == "weight" and parameter.dim() > 1
     ]
+
+
+def weight_penalty(layers: Sequence[nn.Module], amounts: Amounts) -> Tensor:
+    """l1 times the sum of |w| plus l2 times that of w^2, over the weights of the layers."""
+    weights = weights_of(layers)
     total = torch.zeros((), device=weights[0].device)
     if amounts.l1:
         total = total + amounts.l1 * torch.stack([w.abs().sum() for w in weights]).sum()

@@ -2,9 +2,10 @@
 mistake need not wait for it."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -20,6 +21,11 @@ DPI = 110
 PANEL = (4.5, 3.5)  # inches
 ABSENT = "0.8"  # grey
 MOST_BESIDE = 4  # panels in one row
+SMALL = 9  # points
+LETTERS = 15  # of that size in an inch
+NUM_COLORS = 10
+MARKERS = ("o", "s", "^", "D")  # for the second ten points, and so on
+DASHES = ("-", "--", ":", "-.")  # for the second ten lines, and so on
 NOT_DRAWN = ("count", "correct", "dropped")
 MOST_NAMES, MOST_NUMBERS = 40, 20  # classes up to which a confusion matrix names and counts them
 
@@ -42,32 +48,40 @@ def columns_of(num_panels: int) -> int:
     return num_panels if num_panels <= MOST_BESIDE else math.ceil(num_panels / 2)
 
 
-def draw_compared(groups: Mapping[str, Sequence[Sequence[Row]]], path: Path) -> None:
-    """The curves of several runs: a panel per split and metric, a color per group.
+def draw_compared(
+    groups: Sequence[tuple[str, Sequence[Sequence[Row]]]], path: Path, title: str = ""
+) -> None:
+    """The curves of several runs: a panel per split and metric, a color per group and its name.
 
     Thin lines are the runs, a thick one is their mean where all of them have that epoch.
     """
     columns = {
         column
-        for runs in groups.values()
+        for _, runs in groups
         for rows in runs
         for column in (rows[0] if rows else ())
         if "." in column and not column.endswith(NOT_DRAWN)
     }
     figure, grid = new_figure(len(columns), 3)
     for axes, column in zip(grid, sorted(columns), strict=True):
-        for number, (name, runs) in enumerate(groups.items()):
+        for number, (name, runs) in enumerate(groups):
             lines = [{row["epoch"]: _number(row.get(column)) for row in rows} for rows in runs]
-            color = f"C{number % 10}"
+            color, dashes = color_of(number), DASHES[number // NUM_COLORS % len(DASHES)]
             for line in lines if len(lines) > 1 else ():
-                axes.plot(list(line), list(line.values()), color=color, lw=0.8, alpha=0.5)
+                axes.plot(
+                    list(line), list(line.values()), color=color, ls=dashes, lw=0.8, alpha=0.5
+                )
             shared = sorted(set.intersection(*(set(line) for line in lines)))
             mean = [sum(line[epoch] for line in lines) / len(lines) for epoch in shared]
-            axes.plot(shared, mean, color=color, lw=2, marker=".", label=name)
+            axes.plot(shared, mean, color=color, ls=dashes, lw=2, marker=".", label=name)
         finish(axes, column.replace(".", " "))
     if columns:
         handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+        room = LETTERS * figure.get_figwidth() / (max(map(len, labels)) + 8)
+        beside = min(len(labels), max(1, int(room)))
+        figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / beside))
+        figure.legend(handles, labels, loc="outside lower center", ncols=beside, fontsize=SMALL)
+    entitle(figure, title)
     figure.savefig(path, dpi=DPI)
 
 
@@ -133,6 +147,14 @@ def new_figure(
     return figure, grid[:num_panels]
 
 
+def entitle(figure: "Figure", title: str) -> None:
+    """A title above the whole figure, its lines broken where they would leave it."""
+    width = int(LETTERS * figure.get_figwidth())
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width)]
+    if lines:
+        figure.suptitle("\n".join(lines), fontsize=SMALL)
+
+
 def finish(axes: "Axes", title: str) -> None:
     """What the panels of all curves share: whole epochs, a grid."""
     from matplotlib.ticker import MaxNLocator
@@ -151,50 +173,72 @@ def _shortened(name: str) -> str:
     return name if len(name) <= 16 else f"{name[:15]}…"
 
 
-def draw_bars(
-    rows: Mapping[str, Sequence[float]],
-    path: Path,
-    title: str,
-    marks: Mapping[str, float] | None = None,
-    baseline: str | None = None,
-) -> None:
-    """A bar for each label: mean of its values and, of several, their standard deviation.
+class Bar(NamedTuple):
+    """A bar of a picture."""
 
-    `marks` are published values, drawn as diamonds; the mean of the `baseline` is a dashed line.
+    label: str
+    values: Sequence[float]
+    mark: float | None = None
+    """a published value"""
+
+
+class Point(NamedTuple):
+    """A point of a picture."""
+
+    label: str
+    x: float
+    values: Sequence[float]
+
+
+def draw_bars(
+    bars: Sequence[Bar], path: Path, title: str, across: str, baseline: int | None = None
+) -> None:
+    """The mean of each bar's values and, of several, their standard deviation.
+
+    Published values are drawn as diamonds; the mean of the bar `baseline` is a dashed line.
     """
-    figure, (axes,) = new_figure(1, 1, panel=(8, 1.5 + 0.32 * len(rows)))
-    spreads = {label: mean_and_sd(values) for label, values in rows.items()}
-    for place, (label, (mean, sd)) in enumerate(spreads.items()):
-        color = "C7" if label == baseline else "C0"
+    figure, (axes,) = new_figure(1, 1, panel=(8, 1.8 + 0.32 * len(bars)))
+    spreads, ends = [mean_and_sd(bar.values) for bar in bars], []
+    for place, (bar, (mean, sd)) in enumerate(zip(bars, spreads, strict=True)):
+        color = "C7" if place == baseline else "C0"
         axes.barh(place, mean, xerr=sd, color=color, alpha=0.8, capsize=3)
-        if marks and label in marks:
-            axes.plot(marks[label], place, "D", color="C3", label="published")
+        ends += [mean - (sd or 0), mean + (sd or 0)]
+        if bar.mark is not None:
+            axes.plot(bar.mark, place, "D", color="C3", label="published")
+            ends.append(bar.mark)
     if baseline is not None:
         axes.axvline(spreads[baseline][0], color="black", ls="--", lw=1, label="baseline")
-    values = [mean for mean, _ in spreads.values()] + list((marks or {}).values())
-    low, high = _around(values)
+    low, high = _around(ends)
     axes.set_xlim(low, high)
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
-    axes.set(xlabel=title if low <= 0 else f"{title}; the axis does not begin at 0")
+    axes.set(xlabel=across if low <= 0 else f"{across}; the axis does not begin at 0")
+    entitle(figure, title)
     axes.grid(axis="x", alpha=0.3)
     _legend(axes)
     figure.savefig(path, dpi=DPI)
 
 
-def draw_against(
-    points: Mapping[str, tuple[float, Sequence[float]]], path: Path, across: str, title: str
-) -> None:
-    """A point with its name for each label: (x, values), on a logarithmic axis `across`."""
-    figure, (axes,) = new_figure(1, 1, panel=(9, 6))
-    for number, (label, (x, values)) in enumerate(points.items()):
+def draw_against(points: Sequence[Point], path: Path, title: str, across: str, up: str) -> None:
+    """A point for each label on a logarithmic axis `across`; a legend beside tells their names."""
+    figure, (axes,) = new_figure(1, 1, panel=(11, 1.5 + max(4.5, 0.22 * len(points))))
+    for number, (label, x, values) in enumerate(points):
         mean, sd = mean_and_sd(values)
-        axes.errorbar(x, mean, yerr=sd, fmt="o", color=f"C{number % 10}", capsize=3)
-        axes.annotate(label, (x, mean), xytext=(5, 4), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", xlabel=across, ylabel=title)
-    axes.margins(x=0.2)
+        marker = MARKERS[number // NUM_COLORS % len(MARKERS)]
+        axes.errorbar(
+            x, mean, yerr=sd, fmt=marker, color=color_of(number), capsize=3, alpha=0.8, label=label
+        )
+    axes.set(xscale="log", xlabel=across, ylabel=up)
+    entitle(figure, title)
+    axes.margins(x=0.1)
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=SMALL)
     figure.savefig(path, dpi=DPI)
+
+
+def color_of(number: int) -> str:
+    """The color of a group, a point or a line."""
+    return f"C{number % NUM_COLORS}"
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:

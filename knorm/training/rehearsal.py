@@ -23,7 +23,7 @@ from knorm.training.outcome import plan
 from knorm.training.progress import Progress
 from knorm.training.run import Run
 from knorm.training.run_settings import RunSettings, parent_of
-from knorm.training.session import facts_of
+from knorm.training.session import facts_of, tell_doubts
 from knorm.training.state import weights_of
 from knorm.training.trainer import PLAIN
 from knorm.training.work import Steps, Way, Work
@@ -38,6 +38,7 @@ def rehearse(work: Work, way: Way = PLAIN) -> None:
     recipe, accelerator, say = work.recipe, work.accelerator, work.accelerator.print
     trainer = way.make_trainer(work, work.first_weights())
     say(plan(work, trainer, "nothing is kept, this is a dry run"))
+    tell_doubts(work, trainer)
     macs = count_macs(trainer.net, work.example())
     say(f"MACs   {macs / 1e6:,.1f} million per image in the forward pass")
     say(f"curve  {curve(trainer)}  learning rate over {trainer.epochs} epochs")

@@ -26,6 +26,7 @@ def write_report(folder: Path, result: Row) -> None:
     environment = read_environment(folder)
     command, recipe = read_text(folder / COMMAND), read_text(folder / CONFIG)
     sections = {
+        "Warnings": "\n".join(f"- {line}" for line in result.get("warnings", ())),
         "Numbers": score_table(result),
         "Cost": cost_table(result),
         **{

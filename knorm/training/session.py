@@ -1,6 +1,7 @@
 """Training runs: what happens between a pipeline's work and a run folder."""
 
 import math
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -21,7 +22,7 @@ from knorm.training.mistakes import (
     mistakes_of_the_user,
 )
 from knorm.training.optim import check_optimizer
-from knorm.training.outcome import plan, result_of, write_beginning, write_outcome
+from knorm.training.outcome import data_of, plan, result_of, write_beginning, write_outcome
 from knorm.training.progress import SPEED, Progress
 from knorm.training.resume import Place, changed_surroundings, find_place
 from knorm.training.run import Run, open_folder, to_json
@@ -108,12 +109,24 @@ def train(work: Work, place: Place, command: str, way: Way = PLAIN) -> Result:
             write_beginning(recipe.model, run, weights)
         start_tracking(accelerator, recipe.track, run.folder, asdict(recipe))
         steps = way.begin(work, run, trainer)
+        doubts = tell_doubts(work, trainer)
         fit(work, trainer, run, steps)
         tested = test(work, trainer, run)
         result = result_of(work, trainer, run, tested)
+        result |= {"warnings": doubts} if doubts else {}
+        if way.unseen is None:  # sizes of a private training set are for its card to tell
+            result["data"] = data_of(work)
         steps.end()
         write_outcome(work, run, result, tested)
     return result
+
+
+def tell_doubts(work: Work, trainer: Trainer) -> list[str]:
+    """What is to be warned of, printed; on every rank."""
+    doubts = work.doubts(trainer.plain or trainer.net)
+    for line in doubts if work.accelerator.is_main_process else ():
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    return doubts
 
 
 def facts_of(work: Work, unseen: str | None = None) -> dict[str, Any]:

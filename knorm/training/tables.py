@@ -36,3 +36,8 @@ def columns(head: Cells, rows: Sequence[Cells], *, left: int = 1) -> str:
         ]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"

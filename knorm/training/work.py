@@ -88,6 +88,10 @@ class Work(Protocol):
         """The net on the device with its first weights."""
         ...
 
+    def doubts(self, net: nn.Module) -> list[str]:
+        """What is to be warned of before the net is trained, a line each."""
+        ...
+
     def make_optimizer(self, net: nn.Module) -> Optimizer:
         """Of the net's trainable parameters."""
         ...

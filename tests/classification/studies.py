@@ -9,6 +9,7 @@ import yaml
 from classification import study
 from classification.study_file import STUDIES, Wish, find_study, read_study
 from classification.study_rows import Study
+from knorm.training.run import command_line
 from knorm.training.run_settings import settings_of
 
 TINY = {
@@ -69,8 +70,14 @@ def results(folder: Path) -> list[str]:
     return sorted(run.relative_to(folder).as_posix() for run in runs)
 
 
-def made_up(file: Path, tops: dict[tuple[int, int], float], wish: Wish | None = None) -> Path:
-    """The study's folder with finished runs in it that nobody trained: (row, seed) -> top-1."""
+def made_up(
+    file: Path, tops: dict[tuple[int, int], float], wish: Wish | None = None, command: str = ""
+) -> Path:
+    """The study's folder with finished runs in it that nobody trained: (row, seed) -> top-1.
+
+    `command` is what followed the study's name where they were made.
+    """
+    argv = ["run", str(file), *command.split(), "--run_dir", "elsewhere"]
     study = read_study(file, wish)
     folder = file.parent / "runs" / study.name
     for (number, seed), top1 in tops.items():
@@ -79,6 +86,7 @@ def made_up(file: Path, tops: dict[tuple[int, int], float], wish: Wish | None = 
         run = Path(recipe.run_dir or "")
         run.mkdir(parents=True)
         (run / "config.yaml").write_text(settings_of(recipe))
+        (run / "command.txt").write_text(command_line("classification.study", argv))
         (run / "environment.json").write_text(json.dumps(SURROUNDINGS))
         epoch = {"epoch": recipe.epochs, "step": 12, "seconds": 30.0, "val.top1": top1}
         (run / "metrics.jsonl").write_text(json.dumps(epoch) + "\n")

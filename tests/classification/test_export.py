@@ -5,6 +5,8 @@ import torch
 
 from classification import export, exporting, train
 from classification.evaluation import load_net
+from knorm import create_model
+from knorm.kan import FORMS
 from knorm.training.mistakes import run_program
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -52,6 +54,33 @@ def test_the_file_gives_the_nets_logits_for_any_number_of_images(folder, tmp_pat
     torch.nn.init.ones_(other.fc.bias)
     with pytest.raises(ArithmeticError, match=r"logits differ by \d.*, more than 1e-04"):
         exporting.check_onnx(other, images, out)
+
+
+KAN = {"widths": [8, 8, 8, 8], "norm": "batch", "num_classes": 10}
+IMAGES = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_kan_nets_are_exported_for_any_number_of_images(form, tmp_path):
+    net = create_model("kannet4", conv=form, **KAN).eval()
+    out = tmp_path / "net.onnx"
+    assert exporting.checked_onnx(net, IMAGES, {}, out) <= exporting.TOLERANCE
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_file_that_fails_its_check_is_not_left_behind(tmp_path, monkeypatch):
+    (tmp_path / "net.onnx").write_text("of another day")
+    monkeypatch.setattr(exporting, "write_onnx", lambda net, images, facts, out: out.touch())
+
+    def fails(net, images, path):
+        raise ArithmeticError(path)
+
+    monkeypatch.setattr(exporting, "check_onnx", fails)
+    with pytest.raises(ArithmeticError):
+        exporting.checked_onnx(torch.nn.Identity(), IMAGES, {}, tmp_path / "net.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    assert (tmp_path / "net.onnx").read_text() == "of another day"
 
 
 def test_without_a_name_the_file_is_in_the_run_folder(folder):

@@ -165,6 +165,14 @@ MISTAKES = {
         ["--resume=crowd"],
         "crowd was made by 4 process(es), this is 1",
     ),
+    "a penalty without a layer": (
+        [
+            "--model.name=tricks_net",
+            "--model.options={conv_channels: [8]}",
+            "--penalty.weight_l1=1",
+        ],
+        "penalty: TricksNet has no layer that it counts",
+    ),
     "more processes than there are": (["--launch.processes=2"], "--num_processes 2"),
 }
 

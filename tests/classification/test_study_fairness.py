@@ -4,6 +4,7 @@ from itertools import groupby
 
 import pytest
 import torch
+from torch import nn
 
 from knorm import create_model
 from knorm.kan import FORMS
@@ -62,6 +63,27 @@ def test_d12_rows_differ_in_their_nets_alone():
         assert all(settings == common[0] for settings in common)
     dropouts = {(choice(row, "drop"), choice(row, "head_drop")) for row in study.rows}
     assert len(dropouts) == 1
+
+
+def test_nets_of_every_convolution_and_norm_have_one_size_and_number_of_groups():
+    rows = ours("kan-norms", None).rows
+    assert len(rows) == 7 * 5
+    sizes = {choice(row, "conv"): size(row) for row in rows if row.recipe.model.norm == "batch"}
+    assert all(abs(number / sizes["plain"] - 1) <= 0.006 for number in sizes.values())
+    assert (min(sizes.values()), max(sizes.values())) == (389_642, 394_186)
+    for row in rows:
+        if row.recipe.model.norm == "group":
+            model = row.recipe.model
+            net = create_model(model.name, num_classes=10, norm="group", **model.options)
+            norms = [module for module in net.modules() if isinstance(module, nn.GroupNorm)]
+            groups = {n.num_groups for n in norms if n.num_channels > 3}  # no norm of the image
+            assert groups == {4}, row.slug
+
+
+def test_kernel_nets_get_the_pixels_of_the_paper():
+    for row in ours("norms-batch-size", None).rows:
+        is_kernel = row.recipe.model.norm == "kernel"
+        assert row.recipe.data.scaling == ("scale" if is_kernel else "fixed")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -49,7 +49,7 @@ def test_a_budget_wins_over_rows_and_options_win_over_a_budget(tmp_path):
     )
     assert [s.rows[0].recipe.epochs for s in (whole, small, other)] == [7, 1, 9]
     assert [len(s.seeds) for s in (whole, small, other)] == [2, 1, 4]
-    assert small.budget == "small budget: epochs 1; 1 seeds; only rows with model.norm batch"
+    assert small.budget == "small budget: epochs 1; 1 seed; only rows with model.norm batch"
     assert other.budget is not None
     assert "epochs 9" in other.budget
     assert (whole.name, small.name) == ("tiny", "tiny-small")
@@ -76,6 +76,22 @@ MISTAKES = {
     "launch": ({"rows": [{}, {"set": {"launch.threads": 2}}]}, "row 2: launch must be the same"),
     "column": ({"rows": [{"published": {"modle": "bn"}}]}, "row 1: .*column 'modle'.*'model'"),
     "line": ({"rows": [{"published": {"model": "plan"}}]}, "row 1: .*; did you mean 'plain'"),
+    "set": ({"rows": [{"set": {1: 2}}]}, "rows, entry 1: set: 1 is no name of a setting"),
+    "set of a budget": ({"budgets": {"s": {"only": {1: 2}}}}, "s: only: 1 is no name of a setting"),
+    "grid name": ({"grid": {1: [2]}}, "grid: 1 is no name of a setting"),
+    "table": ({"tables": [[1]]}, r"tables: \[1\] is no name of a setting"),
+    "baseline name": ({"baseline": {1: 2}}, "baseline: 1 is no name of a setting"),
+    "baseline value": (
+        {"baseline": {"model.norm": "btch"}},
+        "baseline: no row has model.norm btch; there are batch, none",
+    ),
+    "baseline values": (
+        {"baseline": {"model.norm": "none", "optim.lr": 0.1}},
+        "baseline: no row has all of its values",
+    ),
+    "no rows": ({"rows": []}, "rows: must have an entry"),
+    "no lines": ({"published": {"file": "empty.csv", "metric": "x"}}, "empty.csv: has no lines"),
+    "no values": ({"published": {"file": "names.csv", "metric": "x"}}, "has no column value"),
     "file": ({"published": {"file": "digit.csv", "metric": "x"}}, "file digit.csv: no such file"),
 }
 
@@ -83,6 +99,8 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_told_with_its_place_and_the_nearest_right_name(tmp_path, mistake):
     changes, message = MISTAKES[mistake]
+    (tmp_path / "empty.csv").write_text("metric,value\n")
+    (tmp_path / "names.csv").write_text("metric,model\nsize,x\n")
     apart = {"baseline": None, "budgets": None, "published": TINY["published"]}
     with pytest.raises(UserMistakeError, match=message):
         read_study(write(tmp_path, **apart | changes))
@@ -121,3 +139,28 @@ def test_study_d_is_the_published_one_in_full():
         assert recipe.batch_size == (128 if row.number == 8 else 64)
     percents = [row.standing.percent for row in study.rows if row.standing]
     assert percents == pytest.approx([70.45, 74.19, 73.20, 75.25, 74.54, 81.04, 72.76, 70.68])
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (Wish(), None),
+        (Wish(seeds=2), None),
+        (Wish(seeds=1), "part of the study: 1 seed"),
+        (
+            Wish(only={"model.norm": "none"}),
+            "part of the study: only rows with model.norm none",
+        ),
+        (
+            Wish("small", {"optim.lr": 0.1}, 2),
+            "small budget: epochs 1; only rows with model.norm batch, optim.lr 0.1",
+        ),
+        (
+            Wish("small", {"model.norm": "none"}, 5),
+            "epochs 1; 5 seeds; only rows with model.norm none",
+        ),
+    ],
+)
+def test_what_part_of_the_study_was_asked_for_is_told(tmp_path, wish, words):
+    told = read_study(write(tmp_path), wish).budget
+    assert told == words or (words and told.endswith(words))

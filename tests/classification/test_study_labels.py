@@ -40,3 +40,17 @@ def test_a_baseline_is_one_row_or_none():
     assert baseline_of([A, B], {"optim.lr": 0.1}) is None
     assert baseline_of([A, B], {}) is None
     assert in_full(B, [A, B]) == "model.norm none"
+
+
+def test_labels_that_would_be_the_same_tell_all_that_differs():
+    base = A | {"model.name": "y"}
+    lacking = {name: value for name, value in A.items() if name != "model.options.dense"}
+    null = lacking | {"model.options.dense": None}
+    assert labels_of([base, A, lacking, null], (), base) == [
+        "baseline",
+        "model=x, dense=[64]",
+        "model=x, dense=default",
+        "model=x, dense=null",
+    ]
+    assert labels_of([null, lacking]) == ["dense=null", "dense=default"]
+    assert labels_of([lacking, null], (), lacking) == ["baseline", "dense=null"]

@@ -31,6 +31,6 @@ def test_status_counts_the_runs_of_every_row_and_guesses_what_is_left(tmp_path, 
 
 def test_status_of_a_study_that_has_not_begun(tmp_path, capsys):
     lines = lines_of(write(tmp_path), capsys, "--budget", "small")
-    assert lines[1] == "small budget: epochs 1; 1 seeds; only rows with model.norm batch"
+    assert lines[1] == "small budget: epochs 1; 1 seed; only rows with model.norm batch"
     assert "0:00:00 so far, unknown left" in lines[-1]
     assert len(lines) == 4 + 2 + 1

@@ -207,6 +207,35 @@ def test_seeds_repeat_the_run_and_are_taken_up_where_they_stopped(tmp_path, monk
     assert json.loads((tmp_path / "seeds" / "result.json").read_text()) == summary
 
 
+CONSTANT = [
+    "--model.name=convmixer",
+    "--model.norm=instance",
+    "--model.options={dim: 8, depth: 1, patch_size: 2}",
+    "--data.limit=60",
+    "--epochs=1",
+]
+
+
+def test_a_net_that_leaves_nothing_to_tell_images_apart_is_warned_of(tmp_path, capsys):
+    words = "warning: convmixer gives its classifier the same features of every image"
+    train.main([*CONSTANT, "--schedule.warmup_epochs=0", "--dry_run"])
+    assert capsys.readouterr().err.count(words) == 1
+    train.main([*CONSTANT, "--schedule.warmup_epochs=0", f"--run_dir={tmp_path / 'run'}"])
+    assert capsys.readouterr().err.count(words) == 1
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    (warning,) = result["warnings"]
+    assert f"warning: {warning}".startswith(words)
+    assert f"## Warnings\n\n- {warning}" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_the_result_says_what_data_it_is_of(result):
+    assert "warnings" not in result
+    data = result["data"]
+    assert (data["name"], data["num_classes"]) == ("digits", 10)
+    assert set(data["images"]) == {"train", "val", "test"}
+    assert len(data["hash"]) == 8
+
+
 def test_a_batch_larger_than_the_training_set_is_the_users_mistake(tmp_path):
     with pytest.raises(ValueError, match="batch_size 5000 is more than the 300 training samples"):
         run(tmp_path / "run", "--batch_size=5000")

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from knorm.kan import WAVELETS, functions, make_basis
+from knorm.kan import FORMS, WAVELETS, KANConv2d, functions, make_basis
 from knorm.kan.functions import Geometry, basis_conv, wavelet_conv
 from knorm.kernel.autograd import CONVOLUTIONS
 
@@ -188,3 +188,13 @@ def test_autocast_of_wavelets_keeps_the_gradients_dtypes():
     out.float().sum().backward()
     assert out.dtype == torch.bfloat16
     assert {t.grad.dtype for t in inputs} == {torch.float32}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_exported_layers_take_any_number_of_samples(form):
+    layer = KANConv2d(8, 8, 3, padding=1, form=form).eval()
+    few, many = torch.randn(2, 8, 64, 64), torch.randn(40, 8, 64, 64)  # more than one chunk
+    dynamic = ({0: torch.export.Dim("samples", max=64)},)
+    program = torch.export.export(layer, (few,), dynamic_shapes=dynamic)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(many), layer(many))

@@ -120,9 +120,35 @@ def test_layers_print(form):
         ({"basis_options": {"gridsize": 4}}, "did you mean 'grid_size'"),
         ({"basis_options": {"degree": 3}}, "unknown option of basis 'spline': 'degree'"),
         ({"basis_options": {"grid_size": 0}}, "grid_size takes a whole number from 1"),
+        (
+            {"form": "kacn", "basis_options": {"constant": "no"}},
+            "constant takes True or False, got 'no'",
+        ),
+        ({"form": "kagn", "basis_options": {"silu": 0}}, "silu takes True or False, got 0"),
+        (
+            {"form": "wavkan", "basis_options": {"channel_window": 1}},
+            "channel_window takes True or False, got 1",
+        ),
+        ({"act": "relu"}, r"act takes a module, such as nn.ReLU\(\), got 'relu'"),
+        ({"padding": "same"}, "padding takes an int or 2 ints from 0 up, got 'same'"),
     ],
 )
 def test_a_mistake_is_one_line(options, message):
     with pytest.raises(ValueError, match=message) as error:
         KANConv2d(4, 6, 3, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [(4, 5, 5), (2, 3, 5, 5), (2, 4, 5)])
+def test_an_input_of_another_shape_is_one_line(form, shape):
+    message = rf"KANConv2d takes \(N, 4, H, W\), got \({', '.join(map(str, shape))}\)"
+    with pytest.raises(ValueError, match=message):
+        KANConv2d(4, 6, 3, form=form)(torch.zeros(shape))
+
+
+def test_the_expected_shape_is_told_in_any_dimension():
+    with pytest.raises(ValueError, match=r"KANConv1d takes \(N, 4, L\), got \(4, 9\)"):
+        KANConv1d(4, 6, 3)(torch.zeros(4, 9))
+    with pytest.raises(ValueError, match=r"KANConv3d takes \(N, 4, D, H, W\), got \(4, 9\)"):
+        KANConv3d(4, 6, 3)(torch.zeros(4, 9))

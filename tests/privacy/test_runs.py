@@ -180,6 +180,7 @@ def finished(tmp_path_factory):
 
 
 def test_no_hash_of_the_training_images_leaves_the_run(finished):
+    assert "data" not in json.loads((finished / "result.json").read_text())
     for state in finished.glob("*/state.json"):
         assert set(json.loads(state.read_text())["fingerprints"]) == {"val", "test"}
 

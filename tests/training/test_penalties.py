@@ -156,6 +156,8 @@ def test_layers_are_found_in_nets_that_are_wrapped():
 def test_nets_whose_layers_are_unknown_or_sharded_are_refused(monkeypatch):
     with pytest.raises(UserMistakeError, match="penalty is for nets of"):
         layers_of(nn.Linear(2, 2))
+    with pytest.raises(UserMistakeError, match="penalty: TricksNet has no layer that it counts"):
+        layers_of(create_model("tricks_net", conv_channels=(8,)))
     monkeypatch.setattr(penalties, "is_sharded", lambda net: True)
     with pytest.raises(UserMistakeError, match="penalty needs whole weights"):
         layers_of(small_net())
