@@ -1,12 +1,9 @@
 """The passes of kernel normalization for a CPU: numba's loops on the memory of torch's tensors."""
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,34 +12,10 @@ from torch import Tensor
 from knorm.kernel import loops, norm_loops, unit_loops, window_loops
 from knorm.kernel.dropout import threshold_of
 from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule, Units, Unscaled
+from knorm.kernel.threads import share_out
 
 CACHED = 2**18  # elements of activations that a core keeps close by
 SLICES = 64  # partial sums over samples, at most: however many threads there are
-LEAST = 2**14  # elements for which another thread is worth its call
-
-
-@lru_cache(1)
-def helpers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="knorm")
-
-
-os.register_at_fork(after_in_child=helpers.cache_clear)  # threads do not survive a fork
-
-
-def share_out(loop: Callable[..., Any], count: int, size: int, *args: Any) -> None:
-    """loop(start, stop, *args) for all of `count`, by as many threads as torch has.
-
-    size: elements that are worked on.
-    """
-    threads = max(min(torch.get_num_threads(), count, size // LEAST), 1)
-    ends = [count * i // threads for i in range(threads + 1)]
-    others = [
-        helpers(torch.get_num_threads() - 1).submit(loop, start, stop, *args)
-        for start, stop in pairwise(ends[1:])
-    ]
-    loop(0, ends[1], *args)
-    for other in others:
-        other.result()
 
 
 class Blocks(NamedTuple):

@@ -1,4 +1,4 @@
-"""The passes of a CPU: threads, forks, imports and where compiled loops are kept."""
+"""The passes of a CPU: any number of threads, imports and where compiled loops are kept."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ import torch
 
 import knorm
 from knorm.kernel import cpu
+from knorm.kernel import threads as threads_module
 from knorm.kernel.passes import Dropout, Geometry, Rule
 
 ROOT = Path(knorm.__file__).parent
@@ -55,34 +56,15 @@ def all_passes(x, weights):
 def test_the_passes_give_the_same_bits_on_any_number_of_threads(
     threads, layout, samples, monkeypatch
 ):
-    monkeypatch.setattr(cpu, "LEAST", 1)
+    monkeypatch.setattr(threads_module, "LEAST", 1)
     x = torch.randn(samples, 24, 34, 32).to(memory_format=layout)
     weights = torch.randn(1, 24, 9)
     found = []
     for count in (1, 2, 3):
         threads(count)
         found.append(all_passes(x, weights))
-    assert len(cpu.helpers(2)._threads) > 0
     for tensors in zip(*found, strict=True):
         assert all(torch.equal(tensors[0], other) for other in tensors[1:])
-
-
-def test_a_forked_process_has_threads_of_its_own():
-    program = """
-import os, torch
-from knorm.kernel import cpu
-torch.set_num_threads(3)
-def loop(start, stop, found): found.extend(range(start, stop))
-def work():
-    found = []
-    cpu.share_out(loop, 9, 10**9, found)
-    return sorted(found) == list(range(9))
-assert work() and len(cpu.helpers(2)._threads) > 0
-child = os.fork()
-if child == 0: os._exit(0 if work() else 1)
-assert os.waitpid(child, 0)[1] == 0
-"""
-    run(program)
 
 
 def test_loops_are_compiled_only_when_they_are_called():
