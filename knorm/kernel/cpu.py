@@ -11,7 +11,7 @@ from torch import Tensor
 
 from knorm.kernel import loops, norm_loops, unit_loops, window_loops
 from knorm.kernel.dropout import threshold_of
-from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule, Units, Unscaled
+from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule, Units, Unscaled, new_like
 from knorm.kernel.threads import share_out
 
 CACHED = 2**18  # elements of activations that a core keeps close by
@@ -221,8 +221,7 @@ def gather(x: Tensor, moments: Tensor, units: Units, geometry: Geometry) -> Tens
     dims = x.dim() - 2
     sizes = [k * n for k, n in zip(geometry.kernel_size, units.rstd.shape[2:], strict=True)]
     blocks = blocks_of(x, 1)
-    out = x.new_empty((len(x), *sizes, x.shape[1])).movedim(-1, 1)
-    out = out if blocks.last else out.new_empty(out.shape)
+    out = new_like(x, sizes, blocks.last)
     loop = norm_loops.gather_last if blocks.last else norm_loops.gather_first
     views = (*(blocks.view(part, 1) for part in (x, out)), maps(moments, dims))
     lines = lines_side_by_side(tuple(x.shape[2:]), tuple(map(tuple, geometry)))

@@ -23,7 +23,7 @@ from torch import Tensor
 from knorm.kernel import triton_convs, triton_loops, triton_norms, triton_windows
 from knorm.kernel.autograd import statistics_dtype
 from knorm.kernel.dropout import threshold_of
-from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule, Unscaled
+from knorm.kernel.passes import MAX_RMS, Dropout, Geometry, Rule, Unscaled, new_like
 from knorm.kernel.triton_calls import TILE, View, launch, three, view_of, windows_of
 
 BLOCK = 128  # pixels or units of a program over maps
@@ -241,13 +241,9 @@ def over_elements(kernel: Any, view: View, pixels: int, *tensors: Tensor, units:
 
 
 def gather(x: Tensor, moments: Tensor, units: Units, geometry: Geometry) -> Tensor:
-    samples, channels, *_ = x.shape
     sizes = [k * n for k, n in zip(geometry.kernel_size, units.maps.shape[3:], strict=True)]
     view, count = view_of(x, 1, flat=False), math.prod(sizes)
-    if view.stride_c == 1:
-        out = x.new_empty((samples, *sizes, channels)).movedim(-1, 1)
-    else:
-        out = x.new_empty((samples, channels, *sizes))
+    out = new_like(x, sizes, view.stride_c == 1)
     over_elements(triton_norms.gather, view, count, x, out, units=units)
     return out
 

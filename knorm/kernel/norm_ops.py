@@ -16,7 +16,7 @@ from knorm.kernel.fused_ops import (
     passes_for,
     second_derivatives,
 )
-from knorm.kernel.passes import Geometry, Rule
+from knorm.kernel.passes import Geometry, Rule, new_like
 
 
 def geometry_of(kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]):
@@ -47,9 +47,7 @@ def _(x, seed, kernel_size, stride, padding, *rule):
         k * ((n + 2 * p - k) // s + 1)
         for n, k, s, p in zip(x.shape[2:], kernel_size, stride, padding, strict=True)
     ]
-    if x.is_contiguous():
-        return x.new_empty((*x.shape[:2], *sizes))
-    return x.new_empty((x.shape[0], *sizes, x.shape[1])).movedim(-1, 1)
+    return new_like(x, sizes, not x.is_contiguous())
 
 
 @operator

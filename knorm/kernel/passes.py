@@ -22,6 +22,7 @@ in no pass otherwise. A unit's statistics follow from the moments of its pixels,
 docs/definition.md; a pixel of the padding has moments 0.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -82,6 +83,15 @@ class Unscaled(NamedTuple):
     """(S, O, K): the sums over samples and units of grad * rows"""
     bias: Tensor
     """(S, O): those of grad"""
+
+
+def new_like(x: Tensor, space: Sequence[int], last: bool) -> Tensor:
+    """Uninitialized (N, C, *space), no view of anything: nobody may write into such a one later."""
+    samples, channels, *_ = x.shape
+    if not last:
+        return x.new_empty((samples, channels, *space))
+    steps = [channels * math.prod(space[i:]) for i in range(len(space) + 1)]
+    return x.new_empty_strided((samples, channels, *space), (steps[0], 1, *steps[1:]))
 
 
 class Passes(Protocol):

@@ -64,26 +64,32 @@ def lay_out(maps, moments, channels, scale, pixel_lines):
 
 
 @inlined
-def add_line(total, values, step):
-    """Neighbours apart from others: those are added many at a time."""
+def add_line(total, values, base, step):
+    """What neighbours are above the base; those apart from others are added one at a time."""
     if step == 1:
         for i in range(len(total)):
-            total[i] += values[i]
+            total[i] += values[i] - base[i]
     else:
         for i in range(len(total)):
-            total[i] += values[i * step]
+            total[i] += values[i * step] - base[i * step]
 
 
 @compiled
 def spread(means, within, at, step, offsets, offset, var):
-    """Mean and variance of a line of units, of the means of their pixels and of those variances."""
+    """Mean and variance of a line of units, of the means of their pixels and of those variances.
+
+    Above the first pixel's, so that equal pixels have that mean to the last digit, and no variance.
+    """
     share = means.dtype.type(1 / len(offsets))
     offset[:] = var[:] = share - share
+    first = means[at + offsets[0] :]
     for k in range(len(offsets)):
-        add_line(offset, means[at + offsets[k] :], step)
-        add_line(var, within[at + offsets[k] :], step)
+        add_line(offset, means[at + offsets[k] :], first, step)
+        inside = within[at + offsets[k] :]
+        for i in range(len(var)):
+            var[i] += inside[i * step]
     for i in range(len(offset)):
-        offset[i] *= share
+        offset[i] = offset[i] * share + first[i * step]
     for k in range(len(offsets)):
         pixels = means[at + offsets[k] :]
         if step == 1:

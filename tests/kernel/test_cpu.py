@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import knorm
+from knorm import KernelNorm2d, KNConv2d
 from knorm.kernel import cpu
 from knorm.kernel import threads as threads_module
 from knorm.kernel.passes import Dropout, Geometry, Rule
@@ -91,3 +92,11 @@ def twice(x): return 2 * x
 print(twice(4))
 """
     assert run(program, PYTHONPATH=str(tmp_path)) == ["8"]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_what_comes_out_may_be_changed_in_place(memory_format):
+    x = torch.randn(2, 3, 6, 6).to(memory_format=memory_format).requires_grad_()
+    for layer in (KNConv2d(3, 4, 3), KernelNorm2d(2), KernelNorm2d(1)):
+        layer(x).relu_().sum().backward()
+        layer(x[0]).unsqueeze(0).relu_().sum().backward()

@@ -249,4 +249,4 @@ def test_a_mean_over_pixels_trains_alike_for_any_number_of_processes_and_passes(
     assert max((one[key] - image[key]).abs().max() for key in one) > 1e-2
     for name in ("passes", "three"):
         for key, tensor in weights(tmp_path / name).items():
-            torch.testing.assert_close(tensor, one[key], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(tensor, one[key], rtol=1e-3, atol=1e-4)
