@@ -240,6 +240,7 @@ def test_a_mean_over_pixels_trains_alike_for_any_number_of_processes_and_passes(
     monkeypatch.setattr(segmenter, "HEAD_DROPOUT", 0.0)
     options = ["--batch_size=6", "--drop_last=false", "--examples=0", "--data.val_fraction=0"]
     options += ["--augment.scale=[0.25, 1]", "--data.limit=7", *PLAIN_SGD, "--model.dropout_p=0"]
+    options += ["--epochs=1"]  # later steps blow up any rounding: flat windows are divided by 1e-3
     for name, more in {"image": ["--loss.mean=image"], "passes": ["--accumulation=2"]}.items():
         run(tmp_path / name, *options, "--loss.mean=batch", *more)
     run(tmp_path / "one", *options, "--loss.mean=batch")
@@ -249,4 +250,4 @@ def test_a_mean_over_pixels_trains_alike_for_any_number_of_processes_and_passes(
     assert max((one[key] - image[key]).abs().max() for key in one) > 1e-2
     for name in ("passes", "three"):
         for key, tensor in weights(tmp_path / name).items():
-            torch.testing.assert_close(tensor, one[key], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(tensor, one[key], rtol=1e-3, atol=1e-5)
