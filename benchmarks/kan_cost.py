@@ -1,7 +1,7 @@
 """One training step of nets of KAN convolutions over that of plain ones, and over naive code.
 
     python -m benchmarks.kan_cost --rounds 5 --out docs/results/kan-cost
-    python -m benchmarks.kan_cost --convs '[plain, kan]' --batch_size 64 \
+    python -m benchmarks.kan_cost --convs '[plain, kan]' --batch_size 128 \
         --out docs/results/kan-cost-splines
 
 Naive code makes the same functions as their formulas stand: B-splines by the recursion of Cox and
