@@ -94,9 +94,30 @@ print(twice(4))
     assert run(program, PYTHONPATH=str(tmp_path)) == ["8"]
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_what_comes_out_may_be_changed_in_place(memory_format):
+FORMATS = pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+
+
+@FORMATS
+@pytest.mark.parametrize("layer", [KNConv2d(3, 4, 3), KernelNorm2d(2), KernelNorm2d(1)])
+def test_what_comes_out_may_be_changed_in_place(layer, memory_format):
+    layer.dropout_p = 0.0
     x = torch.randn(2, 3, 6, 6).to(memory_format=memory_format).requires_grad_()
-    for layer in (KNConv2d(3, 4, 3), KernelNorm2d(2), KernelNorm2d(1)):
-        layer(x).relu_().sum().backward()
-        layer(x[0]).unsqueeze(0).relu_().sum().backward()
+    for part in (x, x[0]):
+        out = layer(part)
+        (expected,) = torch.autograd.grad(out.relu().square().sum(), x)
+        (found,) = torch.autograd.grad(layer(part).relu_().square().sum(), x)
+        assert torch.equal(found, expected)
+        assert expected.abs().max() > 0
+
+
+@FORMATS
+@pytest.mark.parametrize(("kernel_size", "dropout_p"), [(3, 0.0), (3, 0.3), (7, 0.0), (7, 0.3)])
+def test_windows_of_nothing_give_nothing_whatever_is_beside_them(
+    memory_format, kernel_size, dropout_p
+):
+    x = torch.randn(2, 8, 24, 24) + 1
+    x[..., 8:] = 0
+    layer = KNConv2d(8, 5, kernel_size, bias=False, dropout_p=dropout_p)
+    out = layer(x.to(memory_format=memory_format))
+    assert not out[..., 8:].any()
+    assert out[..., :8].all()
