@@ -5,7 +5,6 @@ Shapes: N samples, S statistics groups (1, or the convolution's groups), K kerne
 """
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Literal
 
 import torch
@@ -119,29 +118,6 @@ def window_elements(
     for i, window in enumerate(zip(kernel_size, stride, dilation, strict=True)):
         maps = _windows_along(maps, 2 + i, *window)
     return maps.flatten(-len(kernel_size))
-
-
-def sum_elements(
-    elements: Tensor,
-    space: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> Tensor:
-    """Every pixel's sum over the windows it is in: the adjoint of `window_elements`.
-
-    (N, S, *out, K) -> (N, S, *space)
-    """
-    padded = [size + 2 * p for size, p in zip(space, padding, strict=True)]
-    total = elements.new_zeros((*elements.shape[:2], *padded))
-    out = elements.shape[2:-1]
-    for number, place in enumerate(product(*map(range, kernel_size))):
-        along = zip(place, dilation, stride, out, strict=True)
-        at = tuple(slice(k * d, k * d + s * (n - 1) + 1, s) for k, d, s, n in along)
-        total[(..., *at)] += elements[..., number]
-    inner = tuple(slice(p, p + size) for size, p in zip(space, padding, strict=True))
-    return total[(..., *inner)]
 
 
 def window_mean(
